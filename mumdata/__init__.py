@@ -1,0 +1,39 @@
+"""mumdata: multi-view image datasets as Parquet catalogs, mined for covisible sequences.
+
+Importing the package loads nothing heavy; the public functions are resolved when first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_PUBLIC = {
+    "index": "mumdata.index",
+    "mine_sequences": "mumdata.sequences",
+    "mix": "mumdata.mix",
+    "stats": "mumdata.stats",
+    "demo": "mumdata.demo.world",
+    "read_frames": "mumdata.catalog",
+    "read_scenes": "mumdata.catalog",
+    "read_covisibility": "mumdata.catalog",
+    "read_sequences": "mumdata.catalog",
+    "open_mix": "mumdata.catalog",
+    "read_image": "mumdata.images",
+    "MumError": "mumdata.errors",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mumdata' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,326 @@
+"""Catalogs: Parquet files with a schema, a footer that says what made them, and a digest of their content.
+
+In: Arrow tables, or the path of a catalog. Out: files written whole or not at all, and tables that were checked
+against their schema. `read_*` return pandas data frames; `open_mix` and `map_*` are what training reads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import mumdata.schema
+from mumdata import roots, twin
+from mumdata.digest import content_digest
+from mumdata.errors import CatalogError
+from mumdata.files import atomic_path
+from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCENES, SEQUENCES, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "DEFAULT",
+    "Footer",
+    "Mix",
+    "MixDataset",
+    "build",
+    "dataset_root",
+    "map_frames",
+    "map_sequences",
+    "open_mix",
+    "read",
+    "read_covisibility",
+    "read_footer",
+    "read_frames",
+    "read_scenes",
+    "read_sequences",
+    "write",
+]
+
+DEFAULT = Path("catalogs")
+
+_KEY = b"mumdata"
+_ROW_GROUP = 1 << 17
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a catalog's footer holds: enough to know what the file is and to make it again."""
+
+    schema: str
+    schema_version: int
+    tool_version: str
+    content_digest: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def build(schema: Schema, columns: dict[str, Any]) -> pa.Table:
+    """Make a table of the schema from columns (arrays or lists); columns that are not given become null."""
+    num = len(next(iter(columns.values()))) if columns else 0
+    arrays = []
+    for column in schema.columns:
+        values = columns.get(column.name)
+        if values is None:
+            arrays.append(pa.nulls(num, column.type))
+        elif isinstance(values, (pa.Array, pa.ChunkedArray)):
+            arrays.append(_cast(values, column.type))
+        elif pa.types.is_dictionary(column.type):
+            arrays.append(pa.array(values, pa.string()).dictionary_encode())
+        else:
+            arrays.append(pa.array(values, column.type))
+    return pa.Table.from_arrays(arrays, schema=schema.columns)
+
+
+def write(
+    schema: Schema,
+    table: pa.Table,
+    path: Path,
+    *,
+    inputs: dict[str, str] | None = None,
+    seed: int | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> tuple[str, bool]:
+    """Write a catalog; return its content digest and whether the file changed.
+
+    Where the file at `path` already holds the same content, made by the same inputs and parameters, it is left
+    untouched. `parameters` are exactly those that change the result; no paths, worker counts or times.
+    """
+    table = _canonical(schema, table)
+    footer = Footer(
+        schema.name,
+        schema.version,
+        mumdata.__version__,
+        content_digest(table),
+        dict(sorted((inputs or {}).items())),
+        seed,
+        dict(sorted((parameters or {}).items())),
+    )
+    if _same(path, footer, table):
+        return footer.content_digest, False
+    text = json.dumps(asdict(footer), sort_keys=True)
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, table.schema, compression="zstd", version="2.6") as out,
+    ):
+        out.write_table(table, row_group_size=_ROW_GROUP)
+        out.add_key_value_metadata({_KEY.decode(): text})
+    return footer.content_digest, True
+
+
+def read_footer(schema: Schema, path: Path) -> Footer:
+    """Read a catalog's footer alone; CatalogError where the file is absent, foreign, or of another version."""
+    _, footer = _open(schema, path)
+    return footer
+
+
+def read(schema: Schema, path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a catalog, checked against its schema.
+
+    Raises CatalogError that says which column is wrong and which command writes the file anew.
+    """
+    file, _ = _open(schema, path)
+    table: pa.Table = file.read(columns=columns)
+    return table.replace_schema_metadata(None)
+
+
+def read_frames(name: str, *, catalogs: Path = DEFAULT) -> pd.DataFrame:
+    """Return a dataset's frames, one row a frame; the index is frame_id."""
+    return read(FRAMES, Path(catalogs, name, FRAMES.file_name)).to_pandas().set_index("frame_id", drop=False)
+
+
+def read_scenes(name: str, *, catalogs: Path = DEFAULT) -> pd.DataFrame:
+    """Return a dataset's scenes, one row a scene and stream."""
+    return read(SCENES, Path(catalogs, name, SCENES.file_name)).to_pandas()
+
+
+def read_sequences(name: str, *, catalogs: Path = DEFAULT) -> pd.DataFrame:
+    """Return a dataset's sequences, one row a sequence."""
+    return read(SEQUENCES, Path(catalogs, name, SEQUENCES.file_name)).to_pandas()
+
+
+def read_covisibility(name: str, *, catalogs: Path = DEFAULT) -> pd.DataFrame:
+    """Return a dataset's pairs with shared points, with `rotation_deg` and `axis_deg` added to the cosines."""
+    import numpy as np
+
+    table = read(COVISIBILITY, Path(catalogs, name, COVISIBILITY.file_name)).to_pandas()
+    for angle in ("rotation", "axis"):
+        table[f"{angle}_deg"] = np.degrees(np.arccos(table[f"{angle}_cos"]))
+    return table
+
+
+# ---- a mix, as training sees it
+
+
+@dataclass(frozen=True)
+class MixDataset:
+    """One dataset of a mix: its weight and where its catalogs are. `catalog` is their folder."""
+
+    name: str
+    weight: float
+    single_view: bool
+    min_frames: int
+    holdout: float
+    num_sequences: int
+    num_frames: int
+    catalog: Path
+    frames: Path
+    frames_digest: str
+    sequences: Path
+    sequences_digest: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A weighted set of datasets' sequences that one training run reads."""
+
+    path: Path
+    content_digest: str
+    datasets: tuple[MixDataset, ...]
+
+
+def open_mix(path: Path) -> Mix:
+    """Open a mix and compare the footers of its catalogs with the digests it was made from.
+
+    Raises CatalogError naming the command to run where a catalog is missing or has changed since.
+    """
+    path = Path(path)
+    footer = read_footer(MIX, path)
+    datasets = []
+    for row in read(MIX, path).to_pylist():
+        frames, sequences = path.parent / row["frames_path"], path.parent / row["sequences_path"]
+        for schema, file, digest in (
+            (FRAMES, frames, row["frames_digest"]),
+            (SEQUENCES, sequences, row["sequences_digest"]),
+        ):
+            if read_footer(schema, file).content_digest != digest:
+                raise CatalogError(f"{file} has changed since {path} was made; run 'mumdata mix' again")
+        datasets.append(
+            MixDataset(
+                name=row["dataset"],
+                weight=row["weight"],
+                single_view=row["single_view"],
+                min_frames=row["min_frames"],
+                holdout=row["holdout"],
+                num_sequences=row["num_sequences"],
+                num_frames=row["num_frames"],
+                catalog=frames.parent,
+                frames=frames,
+                frames_digest=row["frames_digest"],
+                sequences=sequences,
+                sequences_digest=row["sequences_digest"],
+                licence=row["licence"],
+            )
+        )
+    return Mix(path, footer.content_digest, tuple(datasets))
+
+
+def map_frames(dataset: MixDataset) -> pa.Table:
+    """Map the frames' Arrow twin: row = frame_id; scene, path, archive, codec, offset, bytes, width, height, turns.
+
+    The twin is built first where it does not exist yet; processes that map it share its pages.
+    """
+    return twin.mapped("frames", dataset.frames, dataset.frames_digest, lambda: twin.of_frames(_table(FRAMES, dataset)))
+
+
+def map_sequences(dataset: MixDataset) -> pa.Table:
+    """Map the sequences' Arrow twin: scene, num_frames, frames (large_list of frame_ids), holdout_unit.
+
+    `holdout_unit` is a uniform hash in [0, 1) of the sequence's group; it is held out when holdout_unit < holdout.
+    """
+    return twin.mapped(
+        "sequences",
+        dataset.sequences,
+        dataset.sequences_digest,
+        lambda: twin.of_sequences(_table(SEQUENCES, dataset), _table(FRAMES, dataset)),
+    )
+
+
+def dataset_root(dataset: MixDataset) -> Path:
+    """Return the folder that a dataset's paths are relative to; LayoutError naming how to set it."""
+    return roots.find_root(dataset.name, dataset.catalog.parent)
+
+
+def _table(schema: Schema, dataset: MixDataset) -> pa.Table:
+    return read(schema, dataset.frames if schema is FRAMES else dataset.sequences)
+
+
+def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:
+    path = Path(path)
+    command = schema.command.format(dataset=path.parent.name)
+    if not path.exists():
+        raise CatalogError(f"{path} does not exist; run '{command}'")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        raise CatalogError(f"{path} is not a whole Parquet file; run '{command}'") from error
+    found = file.schema_arrow
+    for column in schema.columns:
+        place = found.get_field_index(column.name)
+        if place < 0:
+            raise CatalogError(f"{path}: column '{column.name}' is missing; run '{command}'")
+        if found.field(place).type != column.type:
+            kind = found.field(place).type
+            raise CatalogError(f"{path}: column '{column.name}' is {kind}, not {column.type}; run '{command}'")
+    data = (file.metadata.metadata or {}).get(_KEY)
+    if data is None:
+        raise CatalogError(f"{path}: no mumdata footer; run '{command}'")
+    try:
+        footer = Footer(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise CatalogError(f"{path}: its footer cannot be read; run '{command}'") from error
+    if (footer.schema, footer.schema_version) != (schema.name, schema.version):
+        raise CatalogError(
+            f"{path}: holds {footer.schema} version {footer.schema_version}, not {schema.name} version "
+            f"{schema.version}; run '{command}'"
+        )
+    return file, footer
+
+
+def _same(path: Path, footer: Footer, table: pa.Table) -> bool:
+    if not path.exists():
+        return False
+    try:
+        file, old = _open(next(s for s in mumdata.schema.SCHEMAS.values() if s.name == footer.schema), path)
+    except CatalogError:
+        return False  # another version, or broken: written anew
+    if old != footer:
+        return False
+    if "mtime_ns" in table.column_names:
+        return bool(
+            file.read(columns=["mtime_ns"]).column(0).combine_chunks() == table.column("mtime_ns").combine_chunks()
+        )
+    return True
+
+
+def _canonical(schema: Schema, table: pa.Table) -> pa.Table:
+    # one chunk a column and dictionaries in order of first use, so that equal tables are equal bytes
+    arrays = []
+    for column in schema.columns:
+        values = table.column(column.name)
+        if pa.types.is_dictionary(column.type):
+            values = values.cast(pa.string()).combine_chunks().dictionary_encode()
+        else:
+            values = values.combine_chunks()
+        if isinstance(values, pa.ChunkedArray):
+            values = pa.concat_arrays(values.chunks)
+        if not column.nullable and values.null_count:
+            raise ValueError(f"{schema.name}.{column.name} holds {values.null_count} nulls")
+        arrays.append(values)
+    return pa.Table.from_arrays(arrays, schema=schema.columns)
+
+
+def _cast(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if values.type == kind:
+        return values
+    if pa.types.is_dictionary(kind):
+        return values.cast(pa.string()).dictionary_encode()
+    return values.cast(kind)
