@@ -30,9 +30,10 @@ def mapped(kind: str, catalog: Path, digest: str, make: Callable[[], pa.Table]) 
     for place in places:
         if place.exists():
             return _map(place)
-    place = next((place for place in places if os.access(_existing(place.parent), os.W_OK)), None)
-    if place is None:
+    writable = [place for place in places if os.access(_existing(place.parent), os.W_OK)]
+    if not writable:
         raise CatalogError(f"{catalog.parent} cannot be written; set MUM_CACHE to a folder that can")
+    place = writable[0]
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place.parent / f".{kind}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

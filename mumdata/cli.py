@@ -1,0 +1,220 @@
+"""The command `mumdata`: thin wrappers over the public functions of the same name and parameters.
+
+Results go to standard output, progress and errors to standard error. An expected failure is one line and exit status
+1, wrong usage exit status 2; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mumdata.errors import MumError
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    help="Index multi-view image datasets, mine covisible sequences, and ask questions about them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Catalogs = Annotated[Path, typer.Option("--catalogs", help="Folder of the catalogs.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder that holds the dataset's files.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes; default: all CPUs.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+
+DEFAULT_CATALOGS = Path("catalogs")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from mumdata import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def index(
+    dataset: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, or folder, or colmap.")],
+    root: Root = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call a folder or colmap catalog.")] = None,
+    catalogs: Catalogs = DEFAULT_CATALOGS,
+    all_images: Annotated[
+        bool, typer.Option("--all-images", help="megascenes: list photos that no model registers, too.")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """List a dataset's images: writes frames.parquet and scenes.parquet."""
+    from mumdata.index import index
+
+    found = index(dataset, root=root, name=name, catalogs=catalogs, all_images=all_images, workers=workers)
+    statuses = _counts(found.frame_statuses)
+    print(f"{found.name}: {found.num_frames:,} frames ({statuses}) in {found.num_scenes:,} scenes and streams")
+    print(f"  scenes: {_counts(found.scene_statuses)}")
+    print(f"  {found.catalog / 'frames.parquet'} {'written' if found.changed else 'unchanged'}")
+    print(f"next: mumdata mine-sequences {found.name}{_flag(catalogs)}")
+
+
+@app.command("mine-sequences")
+def mine_sequences(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The dataset.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="The dataset (the same as NAME).")] = None,
+    root: Root = None,
+    catalogs: Catalogs = DEFAULT_CATALOGS,
+    rule: Annotated[str | None, typer.Option("--rule", help="Mining rule; default: the dataset's own.")] = None,
+    preset: Annotated[str, typer.Option("--preset", help="mumdata, or mum-paper: the paper's thresholds.")] = "mumdata",
+    split: Annotated[str | None, typer.Option("--split", help="Split to mine; default: train, if there.")] = None,
+    allow_eval_scenes: Annotated[
+        bool, typer.Option("--allow-eval-scenes", help="Mine scenes that benchmarks evaluate on, too.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Mine frames whose files are missing: to choose what to download.")
+    ] = False,
+    seed: Seed = 0,
+    min_frames: Annotated[int | None, typer.Option("--min-frames", help="Fewest frames of a sequence.")] = None,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", help="Most frames of a chain.")] = None,
+    per_scene: Annotated[int | None, typer.Option("--per-scene", help="Chains a scene (chain-overlap).")] = None,
+    min_shared: Annotated[int | None, typer.Option("--min-shared", help="Fewest shared points of a link.")] = None,
+    chunk_size: Annotated[int | None, typer.Option("--chunk-size", help="Most frames of a chunk.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="iou or overlap (chain-viewpoint).")] = None,
+    angle: Annotated[str | None, typer.Option("--angle", help="axis or rotation (chain-viewpoint).")] = None,
+    min_metric: Annotated[float | None, typer.Option("--min-metric", help="Least iou or overlap of a link.")] = None,
+    min_angle_deg: Annotated[float | None, typer.Option("--min-angle-deg", help="Least angle of a link.")] = None,
+    max_angle_deg: Annotated[float | None, typer.Option("--max-angle-deg", help="Largest angle of a link.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Mine sequences: writes sequences.parquet, and covisibility.parquet where the rule is built on tracks."""
+    from mumdata.sequences import mine_sequences
+
+    if (name is None) == (dataset is None) and name != dataset:
+        raise typer.BadParameter("give the dataset once, as NAME or with --dataset")
+    called = name or dataset
+    if called is None:
+        raise typer.BadParameter("name the dataset")
+    found = mine_sequences(
+        called,
+        root=root,
+        catalogs=catalogs,
+        rule=rule,
+        preset=preset,
+        split=split,
+        allow_eval_scenes=allow_eval_scenes,
+        allow_missing=allow_missing,
+        seed=seed,
+        min_frames=min_frames,
+        max_frames=max_frames,
+        per_scene=per_scene,
+        min_shared=min_shared,
+        chunk_size=chunk_size,
+        metric=metric,
+        angle=angle,
+        min_metric=min_metric,
+        min_angle_deg=min_angle_deg,
+        max_angle_deg=max_angle_deg,
+        workers=workers,
+    )
+    pairs = "" if found.num_pairs is None else f", {found.num_pairs:,} pairs share points"
+    distinct = "" if found.num_distinct == found.num_sequences else f" ({found.num_distinct:,} distinct)"
+    print(f"{found.name}: {found.num_sequences:,} sequences{distinct} by {found.rule}{pairs}")
+    print(
+        "  "
+        + ", ".join(f"{key} {value}" for key, value in found.options.items() if key != "rule" and value is not None)
+    )
+    if found.num_scenes_without:
+        print(f"  {found.num_scenes_without:,} of {found.num_scenes:,} scenes and streams yield none:")
+        for reason, count in list(found.reasons.items())[:5]:
+            print(f"    {count:,} x {reason}")
+        if len(found.reasons) > 5:
+            print("    ... all of them: mumdata stats scenes")
+    print(f"  {found.catalog / 'sequences.parquet'} {'written' if found.changed else 'unchanged'}")
+    print(f"next: mumdata mix{_flag(catalogs)}")
+
+
+@app.command()
+def mix(
+    definition: Annotated[str, typer.Argument(metavar="[mum|only|FILE.toml]", help="Datasets and weights.")] = "mum",
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", help="NAME=0.5 adds or changes a dataset; 0 removes it.")
+    ] = None,
+    catalogs: Catalogs = DEFAULT_CATALOGS,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Mix file; default: CATALOGS/mix.parquet.")] = None,
+    min_frames: Annotated[int | None, typer.Option("--min-frames", help="Fewest frames of a sequence; 2.")] = None,
+    holdout: Annotated[float, typer.Option("--holdout", help="Share of the groups kept out of training.")] = 0.0,
+) -> None:
+    """Mix datasets for one training run: writes mix.parquet."""
+    from mumdata.mix import mix
+
+    found = mix(definition, weight=weight, catalogs=catalogs, out=out, min_frames=min_frames, holdout=holdout)
+    if found.left_out:
+        print(f"note: left out, having no catalog or no sequences: {', '.join(found.left_out)}", file=sys.stderr)
+    for row in found.rows:
+        kind = "single images" if row["single_view"] else "sequences"
+        print(f"{row['weight']:7.1%}  {row['dataset']}: {row['num_sequences']:,} {kind}, {row['num_frames']:,} frames")
+    print(f"  {found.path} {'written' if found.changed else 'unchanged'}")
+    print(f"next: mumtrain pretrain {found.path}")
+
+
+@app.command()
+def stats(
+    topic: Annotated[
+        str, typer.Argument(metavar="[TOPIC]", help="overview, scenes, statuses, quarantine or mix.")
+    ] = "overview",
+    sql: Annotated[str | None, typer.Option("--sql", help="A DuckDB query over the views.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")] = None,
+    catalogs: Catalogs = DEFAULT_CATALOGS,
+    format: Format = "table",
+) -> None:
+    """Answer questions about the catalogs; views: frames, scenes, covisibility, sequences, quarantine, mix."""
+    from mumdata.stats import stats
+    from mumdata.tables import render
+
+    print(render(stats(topic, sql=sql, catalogs=catalogs, dataset=dataset), format))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the rendered datasets into.")],
+    size: Annotated[str, typer.Option("--size", help="default or tiny.")] = "default",
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """Render small datasets in their true layouts, to try everything on."""
+    from mumdata.demo.world import demo
+
+    demo(out, size=size, seed=seed, workers=workers)
+    for name in ("megadepth", "megascenes", "realestate10k", "imagenet"):
+        print(f"mumdata index {name} --root {out / name}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _flag(catalogs: Path) -> str:
+    return "" if catalogs == DEFAULT_CATALOGS else f" --catalogs {catalogs}"
+
+
+def run(app: typer.Typer) -> None:
+    """Run a typer app: a MumError is one line on standard error and exit status 1."""
+    try:
+        app()
+    except MumError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    run(app)

@@ -1,0 +1,126 @@
+"""`mumdata stats`: questions about the catalogs, answered by DuckDB.
+
+In: the catalogs folder, and a topic or a query. Out: a table. The views are frames, scenes, covisibility, sequences,
+quarantine (all datasets together) and mix; `covisibility` has rotation_deg and axis_deg beside the cosines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mumdata import catalog
+from mumdata.errors import CatalogError, ConfigError, unknown
+from mumdata.schema import MIX, SCHEMAS
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+__all__ = ["TOPICS", "connect", "stats"]
+
+_OVERVIEW = """
+WITH f AS (SELECT dataset, count(*) AS frames, count(*) FILTER (status <> 'ok') AS bad FROM frames GROUP BY ALL),
+e AS (SELECT dataset, count(DISTINCT (split, scene)) AS scenes FROM scenes GROUP BY ALL),
+s AS (
+  SELECT dataset, count(*) AS sequences, count(DISTINCT frames) AS distinct_sequences,
+         min(num_frames) AS shortest, median(num_frames)::INT AS median, max(num_frames) AS longest
+  FROM sequences GROUP BY ALL),
+c AS (
+  SELECT dataset, quantile_cont(o, [0.25, 0.5, 0.75]) AS q
+  FROM (SELECT dataset, unnest([overlap_ab, overlap_ba]) AS o FROM covisibility) GROUP BY ALL)
+SELECT f.dataset, scenes, frames, bad AS "not ok",
+       coalesce(sequences, 0) AS sequences, coalesce(distinct_sequences, 0) AS "distinct",
+       CASE WHEN sequences > 0 THEN printf('%d/%d/%d', shortest, median, longest) END AS "frames/seq",
+       CASE WHEN q IS NOT NULL THEN replace(printf('%.2f/%.2f/%.2f', q[1], q[2], q[3]), '0.', '.') END AS "overlap"
+FROM f LEFT JOIN e USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN c USING (dataset) ORDER BY ALL
+"""
+
+_SCENES = """
+SELECT dataset, split, scene, stream, status, num_frames AS frames, num_posed AS posed, num_pairs AS pairs,
+       num_sequences AS sequences, concat_ws('; ', detail, why_no_sequence) AS notes
+FROM scenes ORDER BY dataset, split NULLS FIRST, scene, stream NULLS FIRST
+"""
+
+_STATUSES = """
+SELECT dataset, 'scene' AS kind, status::VARCHAR AS status, count(*) AS count FROM scenes GROUP BY ALL
+UNION ALL SELECT dataset, 'frame', status::VARCHAR, count(*) FROM frames GROUP BY ALL
+ORDER BY dataset, kind DESC, count DESC, status
+"""
+
+_QUARANTINE = "SELECT dataset, path, reason, detail, found_by FROM quarantine ORDER BY dataset, path"
+
+_MIX = """
+SELECT dataset, round(weight, 4) AS weight, single_view, min_frames, holdout, num_sequences, num_frames, licence
+FROM mix ORDER BY weight DESC, dataset
+"""
+
+TOPICS = {
+    "overview": _OVERVIEW,
+    "scenes": _SCENES,
+    "statuses": _STATUSES,
+    "quarantine": _QUARANTINE,
+    "mix": _MIX,
+}
+
+
+def stats(
+    topic: str = "overview", *, sql: str | None = None, catalogs: Path = catalog.DEFAULT, dataset: str | None = None
+) -> pd.DataFrame:
+    """Answer a topic or a query over the catalogs; the result is a data frame.
+
+    `sql` is any DuckDB query over the views; `dataset` restricts the views to one dataset. Raises ConfigError for
+    an unknown topic, CatalogError where there is no catalog or the query fails.
+    """
+    import duckdb
+
+    if sql is None and topic not in TOPICS:
+        raise unknown("topic", topic, TOPICS)
+    with connect(catalogs, dataset) as connection:
+        try:
+            return connection.sql(sql if sql is not None else TOPICS[topic]).df()
+        except duckdb.Error as error:
+            if sql is None:
+                raise
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"the query failed: {first}") from error
+        except AttributeError:  # a statement without a result
+            raise ConfigError("the query returned no table; write a SELECT") from None
+
+
+def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with a view for each kind of catalog; every file is checked against its schema."""
+    import duckdb
+
+    catalogs = Path(catalogs)
+    connection = duckdb.connect()
+    any_found = False
+    for schema in SCHEMAS.values():
+        if schema is MIX:
+            paths = [catalogs / MIX.file_name] if (catalogs / MIX.file_name).exists() else []
+        else:
+            paths = sorted(catalogs.glob(f"{dataset or '*'}/{schema.file_name}"))
+        for path in paths:
+            catalog.read_footer(schema, path)
+        any_found |= bool(paths)
+        source = _source(paths) if paths else _empty(schema.name, connection)
+        extra = ""
+        if schema.name == "covisibility":
+            extra = ", degrees(acos(rotation_cos)) AS rotation_deg, degrees(acos(axis_cos)) AS axis_deg"
+        connection.execute(f'CREATE VIEW "{schema.name}" AS SELECT *{extra} FROM {source}')
+    if not any_found:
+        connection.close()
+        where = f"{catalogs}/{dataset}" if dataset else f"{catalogs}"
+        raise CatalogError(f"no catalog under {where}; run 'mumdata index NAME --root DIR'")
+    return connection
+
+
+def _source(paths: list[Path]) -> str:
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{listed}], union_by_name = true)"
+
+
+def _empty(name: str, connection: duckdb.DuckDBPyConnection) -> str:
+    table = SCHEMAS[name].columns.empty_table()
+    connection.register(f"{name}_empty", table)
+    return f'"{name}_empty"'

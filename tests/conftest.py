@@ -1,0 +1,65 @@
+"""What tests share: the rendered world, its catalogs and mix, made once a session, and small images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+DEMO_DATASETS = ("megadepth", "megascenes", "realestate10k", "imagenet")
+
+
+@pytest.fixture(autouse=True)
+def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("MUM_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny demo world, seed 0."""
+    from mumdata.demo.world import demo
+
+    out = tmp_path_factory.mktemp("demo") / "world"
+    demo(out, size="tiny", seed=0)
+    return out
+
+
+@pytest.fixture(scope="session")
+def catalogs(world: Path) -> Path:
+    """Catalogs of the world: indexed and mined with default options."""
+    from mumdata.index import index
+    from mumdata.sequences import mine_sequences
+
+    folder = world.parent / "catalogs"
+    for name in DEMO_DATASETS:
+        index(name, root=world / name, catalogs=folder, workers=1)
+        mine_sequences(name, catalogs=folder, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mix_path(catalogs: Path) -> Path:
+    """The paper's mix over the world's four datasets."""
+    from mumdata.mix import mix
+
+    return mix("mum", catalogs=catalogs).path
+
+
+def picture(width: int = 32, height: int = 24, seed: int = 0) -> np.ndarray:
+    """A small random picture, uint8 [height, width, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def write_picture(path: Path, width: int = 32, height: int = 24, seed: int = 0) -> Path:
+    """Write a small picture under any name, encoded by its ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(path.suffix.lower(), picture(width, height, seed))
+    assert done
+    path.write_bytes(data.tobytes())
+    return path
