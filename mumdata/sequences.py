@@ -186,7 +186,7 @@ def _options(spec: known.Spec, rule: str, preset: str, seed: int, given: dict[st
     for key in values:
         if key not in USES[rule]:
             flag = "--" + key.replace("_", "-")
-            raise ConfigError(f"{flag} has no meaning for the rule {rule}; it takes {', '.join(USES[rule])}")
+            raise ConfigError(f"{flag} has no meaning for the rule {rule}; it takes {', '.join(USES[rule]) or 'none'}")
     if rule == spec.rule:
         values = {**spec.presets.get(preset, {}), **values}
     return Options(seed=seed, **values)
@@ -400,7 +400,7 @@ def _update_scenes(folder: Path, groups: list[_Group], found: list[_Found], inpu
     for row in rows:
         group, result = by_key.get((row["split"], row["scene"], row["stream"]), (None, None))
         if group is None or result is None:
-            row |= {"num_sequences": 0, "why_no_sequence": row["detail"] or "no frames"}
+            row |= {"num_sequences": 0, "why_no_sequence": "no frames"}
             continue
         row |= {"num_sequences": len(result.sequences), "why_no_sequence": result.reason}
         if result.pairs is not None:

@@ -37,9 +37,9 @@ FROM f LEFT JOIN e USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN c USING
 """
 
 _SCENES = """
-SELECT dataset, split, scene, stream, status, num_frames AS frames, num_posed AS posed, num_pairs AS pairs,
-       num_sequences AS sequences, concat_ws('; ', detail, why_no_sequence) AS notes
-FROM scenes ORDER BY dataset, split NULLS FIRST, scene, stream NULLS FIRST
+SELECT dataset, concat_ws('/', split, scene, stream) AS scene, status, num_frames AS frames, num_posed AS posed,
+       num_pairs AS pairs, num_sequences AS seqs, concat_ws('; ', detail, why_no_sequence) AS notes
+FROM scenes ORDER BY dataset, split NULLS FIRST, scenes.scene, stream NULLS FIRST
 """
 
 _STATUSES = """

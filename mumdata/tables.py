@@ -73,7 +73,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value != value or str(value) in ("<NA>", "NaT")
+    return value is None or str(value) in ("<NA>", "NaT", "nan")
 
 
 def _text(value: Any) -> str:
