@@ -1,0 +1,122 @@
+"""The commands as a person types them: exit statuses, one-line errors, help within eighty columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import write_picture
+
+
+def run(program: str, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", program, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", **env},
+    )
+
+
+def test_a_folder_of_photos_from_files_to_a_mix(tmp_path: Path) -> None:
+    for number in range(3):
+        write_picture(tmp_path / f"trip/day/{number}.jpg", seed=number)
+    done = run("mumdata", "index", "folder", "--root", "trip", "--name", "trip", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "next: mumdata mine-sequences trip"
+    done = run("mumdata", *done.stdout.splitlines()[-1].split()[2:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 sequences by scene" in done.stdout
+    done = run("mumdata", "mix", "only", "--weight", "trip=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "catalogs/mix.parquet").exists()
+    done = run("mumdata", "stats", "--format", "json", cwd=tmp_path)
+    assert json.loads(done.stdout)[0] == {
+        "dataset": "trip",
+        "scenes": 1,
+        "frames": 3,
+        "not ok": 0,
+        "sequences": 1,
+        "distinct": 1,
+        "frames/seq": "3/3/3",
+        "overlap": None,
+    }
+    done = run("mumdata", "stats", "--sql", "SELECT path FROM frames ORDER BY frame_id", cwd=tmp_path)
+    assert done.stdout.split()[2:] == ["day/0.jpg", "day/1.jpg", "day/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("index", "megadept"), 1, "did you mean 'megadepth'?"),
+        (("index", "folder", "--root", "nowhere"), 1, "does not exist"),
+        (("mine-sequences", "nothing"), 1, "run 'mumdata index nothing'"),
+        (("mine-sequences",), 2, "name the dataset"),
+        (("mine-sequences", "a", "--dataset", "b"), 2, "once"),
+        (("stats",), 1, "no catalog under catalogs"),
+        (("mix",), 1, "no dataset of the mix"),
+        (("nonsense",), 2, "nonsense"),
+        (("index", "folder", "--root", ".", "--workers", "0"), 1, "--workers"),
+    ],
+)
+def test_failures_are_one_line(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    done = run("mumdata", *arguments, cwd=tmp_path)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    if status == 1:
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "catalogs").exists()
+
+
+@pytest.mark.parametrize("program", ["mumdata", "mumtrain"])
+def test_help_fits_and_loads_nothing_heavy(program: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['{program}', '--help']\n"
+        f"from {program}.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'open3d', 'pycolmap', 'pandas', 'scipy', 'duckdb', 'cv2', 'matplotlib', 'pyarrow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_importing_the_package_is_light_and_its_names_are_real() -> None:
+    code = (
+        "import sys, mumdata, mumtrain\n"
+        "heavy = {'torch', 'open3d', 'pycolmap', 'pandas', 'scipy', 'duckdb', 'cv2', 'pyarrow', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "for name in mumdata.__all__: getattr(mumdata, name)\n"
+        "assert 'torch' not in sys.modules and 'open3d' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_names_in_the_package() -> None:
+    import mumdata
+
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = mumdata.nonsense
+    assert "index" in dir(mumdata)
+
+
+def test_a_closed_pipe_is_quiet(catalogs: Path) -> None:
+    command = f"{sys.executable} -m mumdata stats --format csv --sql 'SELECT * FROM covisibility' --catalogs {catalogs}"
+    done = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("dataset,scene")
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
