@@ -5,8 +5,7 @@ Importing the package loads nothing heavy; the public functions are resolved whe
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from mumdata.public import resolve_lazily
 
 __version__ = "0.1.0"
 
@@ -29,11 +28,4 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'mumdata' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+resolve_lazily(__name__, _PUBLIC)

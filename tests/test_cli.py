@@ -65,16 +65,42 @@ def test_a_folder_of_photos_from_files_to_a_mix(tmp_path: Path) -> None:
         (("index", "folder", "--root", ".", "--workers", "0"), 1, "--workers"),
     ],
 )
-def test_failures_are_one_line(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_failures_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    status: int,
+    said: str,
+) -> None:
+    from mumdata.cli import main
+
     write_picture(tmp_path / "a.jpg")
-    done = run("mumdata", *arguments, cwd=tmp_path)
-    assert done.returncode == status
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mumdata", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    errors = capsys.readouterr().err
+    assert stop.value.code == status
+    assert said in errors
     if status == 1:
-        assert done.stderr.count("\n") == 1
-        assert done.stderr.startswith("error: ")
+        assert errors.count("\n") == 1
+        assert errors.startswith("error: ")
     assert not (tmp_path / "catalogs").exists()
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mumdata import cli
+    from mumdata.stats import TOPICS
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(sys.modules["mumdata.stats"], "stats", broken)
+    monkeypatch.setattr(sys, "argv", ["mumdata", "stats"])
+    assert TOPICS
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main()
 
 
 @pytest.mark.parametrize("program", ["mumdata", "mumtrain"])
@@ -112,6 +138,21 @@ def test_unknown_names_in_the_package() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = mumdata.nonsense
     assert "index" in dir(mumdata)
+
+
+def test_functions_win_over_the_modules_of_their_name() -> None:
+    code = (
+        "import mumdata, mumtrain, types\n"
+        "from mumdata import sequences, mix as mixing\n"  # sequences imports the module mumdata.index
+        "import mumtrain.reconstruct\n"
+        "for package in (mumdata, mumtrain):\n"
+        "    for name in package.__all__:\n"
+        "        assert not isinstance(getattr(package, name), types.ModuleType), name\n"
+        "assert callable(mumdata.index) and callable(mixing) and callable(mumtrain.reconstruct)\n"
+        "from mumdata.index import known_names\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_closed_pipe_is_quiet(catalogs: Path) -> None:
