@@ -7,14 +7,15 @@ Results go to standard output, progress and errors to standard error. An expecte
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mumdata.errors import MumError
+from mumdata.command import run
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Index multi-view image datasets, mine covisible sequences, and ask questions about them.",
@@ -158,7 +159,8 @@ def mix(
 
     found = mix(definition, weight=weight, catalogs=catalogs, out=out, min_frames=min_frames, holdout=holdout)
     if found.left_out:
-        print(f"note: left out, having no catalog or no sequences: {', '.join(found.left_out)}", file=sys.stderr)
+        note = f"note: left out, having no catalog or no sequences yet: {', '.join(found.left_out)}"
+        print(textwrap.fill(note, 80, subsequent_indent="  "), file=sys.stderr)
     for row in found.rows:
         kind = "single images" if row["single_view"] else "sequences"
         print(f"{row['weight']:7.1%}  {row['dataset']}: {row['num_sequences']:,} {kind}, {row['num_frames']:,} frames")
@@ -204,15 +206,6 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _flag(catalogs: Path) -> str:
     return "" if catalogs == DEFAULT_CATALOGS else f" --catalogs {catalogs}"
-
-
-def run(app: typer.Typer) -> None:
-    """Run a typer app: a MumError is one line on standard error and exit status 1."""
-    try:
-        app()
-    except MumError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(1)
 
 
 def main() -> None:

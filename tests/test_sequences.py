@@ -57,7 +57,7 @@ def test_overlap_equals_the_overlap_known_from_rendering(world: Path, catalogs: 
             place = [
                 [str(i) for i in truth["names"]].index(next(i for i in sees if own.path.iloc[k].endswith("/" + i)))
                 for k in (a, b)
-            ]  # noqa: E501
+            ]
             turn = rotations[place[1]] @ rotations[place[0]].T
             assert row.rotation_cos == pytest.approx((np.trace(turn) - 1) / 2, abs=1e-9)
             assert row.axis_cos == pytest.approx(rotations[place[0]][2] @ rotations[place[1]][2], abs=1e-9)
@@ -87,7 +87,7 @@ def test_chains_of_megadepth_follow_the_overlap(catalogs: Path) -> None:
                 (overlap[here, o][1], -o)
                 for o in stream
                 if o not in chain[: place + 1] and overlap.get((here, o), (0,))[0] >= 30
-            ]  # noqa: E501
+            ]
             assert after == -max(others)[1]
         whole = [overlap.get(pair, (0, 0.0))[1] for pair in itertools.permutations(chain, 2)]
         assert row.mean_overlap == pytest.approx(np.mean(whole), rel=1e-5)
@@ -262,7 +262,7 @@ def test_weights_are_renormalised_over_what_is_there(catalogs: Path, tmp_path: P
         "blendedmvs",
         "arkitscenes",
         "hypersim",
-    }  # noqa: E501
+    }
     found = mix("mum", weight=["imagenet=0", "megadepth=0.3"], catalogs=catalogs, out=tmp_path / "b.parquet")
     weights = {row["dataset"]: row["weight"] for row in found.rows}
     assert weights == pytest.approx({"megadepth": 0.6, "megascenes": 0.2, "realestate10k": 0.2})
@@ -306,7 +306,7 @@ def test_wrong_weights_and_mixes(catalogs: Path, tmp_path: Path) -> None:
         ("imagenet", "NAME=NUMBER"),
         ("imagenet=a", "not a number"),
         ("imagenet=nan", "from 0 up"),
-    ):  # noqa: E501
+    ):
         with pytest.raises(ConfigError, match=match):
             mix("mum", weight=[weight], catalogs=catalogs)
     with pytest.raises(ConfigError, match="did you mean 'mum'"):
@@ -391,7 +391,7 @@ def test_a_catalog_with_a_missing_column_is_one_line(catalogs: Path, tmp_path: P
         lambda: stats(catalogs=folder),
         lambda: mine_sequences("imagenet", catalogs=folder),
         lambda: mix("mum", catalogs=folder),
-    ):  # noqa: E501
+    ):
         with pytest.raises(CatalogError, match="column 'status' is missing; run 'mumdata index imagenet'"):
             call()
 

@@ -1,0 +1,24 @@
+"""mumtrain: multi-view masked autoencoders, trained straight from mumdata's catalogs.
+
+Importing the package loads no torch; the public functions are resolved when first asked for.
+"""
+
+from __future__ import annotations
+
+from mumdata.public import resolve_lazily
+
+# public name -> module that defines it
+_PUBLIC = {
+    "Config": "mumtrain.config",
+    "recipe": "mumtrain.recipes",
+    "pretrain": "mumtrain.train",
+    "reconstruct": "mumtrain.reconstruct",
+    "demo": "mumtrain.demo",
+    "build_model": "mumtrain.objectives",
+    "load_checkpoint": "mumtrain.checkpoint",
+}
+
+__all__ = [*_PUBLIC]
+
+
+resolve_lazily(__name__, _PUBLIC)

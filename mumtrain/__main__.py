@@ -1,0 +1,5 @@
+"""`python -m mumtrain` is the command `mumtrain`."""
+
+from mumtrain.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""Checkpoints: a run's whole state in one file, written whole or not at all.
+
+In: model, optimiser and what belongs to them. Out: RUN/checkpoints/step-00000100.pt, of plain tensors, numbers, texts,
+lists and dictionaries; read back with weights_only=True always, so that a file from elsewhere stays data.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mumdata.errors import CatalogError, ConfigError, MumError
+from mumdata.files import atomic_path
+from mumtrain.config import Config, differing_keys, from_dict, to_dict
+
+__all__ = [
+    "Checkpoint",
+    "checkpoint_path",
+    "save_checkpoint",
+    "load_checkpoint",
+    "list_checkpoints",
+    "newest_checkpoint",
+    "prune_checkpoints",
+    "check_same_run",
+    "restore_model",
+]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+# settings that may change when a run is resumed: they decide when it stops, what it writes and how fast it reads, but
+# no batch, crop, mask or weight. `steps` also stretches the learning rate's cosine, which is said when it changes.
+HARMLESS = (
+    "steps",
+    "checkpoint.",
+    "log.",
+    "data.workers",
+    "data.prefetch",
+    "data.bad_frame_rate",
+    "data.bad_frame_grace",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `step` steps: the whole model with its decoder, the optimiser, and what they belong to."""
+
+    step: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    config: Config
+    mix_digest: str
+    # the running numbers of the log, so that a resumed run writes the same lines
+    tally: dict[str, Any]
+    versions: dict[str, str]
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Return the name of a run's checkpoint after `step` steps."""
+    return run / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    mix_digest: str,
+    tally: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint and return its path; a full disk or a missing permission is a MumError naming it."""
+    content = {
+        "format": FORMAT,
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "config": to_dict(config),
+        "mix_digest": mix_digest,
+        "tally": dict(tally),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
+    }
+    path = checkpoint_path(run, step)
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the processor; a run's folder stands for its newest whole checkpoint.
+
+    Raises MumError where the file is missing, broken, holds anything but plain data, or was written by another version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = newest_checkpoint(path)
+        if found is None:
+            raise MumError(f"no checkpoint in {path / 'checkpoints'}; give a .pt file or the folder of a run")
+        return found
+    if not path.exists():
+        raise MumError(f"checkpoint {path} does not exist")
+    if not zipfile.is_zipfile(path):
+        # torch would fall back to formats of its past, which are bare pickles
+        raise MumError(f"checkpoint {path} is broken or not a checkpoint; use another one")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise MumError(
+            f"checkpoint {path} is no plain data and is not opened: it is broken or asks to run code"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise MumError(
+            f"checkpoint {path} is broken ({type(error).__name__} while reading); use another one"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise MumError(f"{path} is no mumtrain checkpoint of format {FORMAT}")
+    try:
+        return Checkpoint(
+            step=content["step"],
+            model=content["model"],
+            optimizer=content["optimizer"],
+            config=from_dict(content["config"]),
+            mix_digest=content["mix_digest"],
+            tally=content["tally"],
+            versions=content["versions"],
+        )
+    except KeyError as error:
+        raise MumError(f"checkpoint {path} lacks its entry {error}; use another one") from error
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return a run's checkpoints, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*.pt") if re.fullmatch(r"step-\d{8,}", path.stem))
+
+
+def newest_checkpoint(run: Path) -> Checkpoint | None:
+    """Return a run's newest checkpoint that can be read, or None; a broken one is told and passed over."""
+    for path in reversed(list_checkpoints(run)):
+        try:
+            return load_checkpoint(path)
+        except MumError as error:
+            logger.warning("%s; trying the one before", error)
+    return None
+
+
+def prune_checkpoints(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints; 0 keeps all."""
+    for path in list_checkpoints(run)[: -keep or None] if keep else []:
+        path.unlink(missing_ok=True)
+
+
+def check_same_run(checkpoint: Checkpoint, config: Config, mix_digest: str, run: Path) -> None:
+    """Raise where a run cannot be continued with this config and mix, naming every setting that differs.
+
+    Settings that change no batch and no weight may differ (`HARMLESS`). `steps` may too, with a warning: the rate then
+    follows another cosine from here on.
+    """
+    if checkpoint.mix_digest != mix_digest:
+        raise CatalogError(
+            f"{run} was trained on a mix with digest {checkpoint.mix_digest[:12]}, this one has {mix_digest[:12]}; "
+            "resume with the same mix, or start a new run with another --out"
+        )
+    differing = differing_keys(checkpoint.config, config)
+    refused = [key for key in differing if not key.startswith(HARMLESS)]
+    if refused:
+        was, now = to_dict(checkpoint.config), to_dict(config)
+        told = ", ".join(f"{key} (was {_value(was, key)}, now {_value(now, key)})" for key in refused)
+        raise ConfigError(f"{run} cannot be resumed with other settings: {told}; start a new run with another --out")
+    if "steps" in differing:
+        logger.warning(
+            "steps changes from %d to %d: the learning rate follows the new cosine from step %d on, so the result is "
+            "not that of one uninterrupted run",
+            *(checkpoint.config.steps, config.steps, checkpoint.step),
+        )
+
+
+def _value(values: dict[str, Any], key: str) -> Any:
+    node: Any = values
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def restore_model(model: nn.Module, checkpoint: Checkpoint, source: Path) -> None:
+    """Put a checkpoint's weights into a model; MumError where names or shapes do not fit."""
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise MumError(
+            f"the weights of {source} do not fit its own config: {str(error).splitlines()[-1].strip()}"
+        ) from error

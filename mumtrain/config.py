@@ -1,0 +1,338 @@
+"""What one training run is made of, as frozen dataclasses.
+
+In: a recipe's Config and `section.key=value` texts. Out: a checked Config, and its JSON form for checkpoints.
+The comment above a field is its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mumdata.errors import ConfigError, unknown
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "TowerConfig",
+    "ModelConfig",
+    "MaskConfig",
+    "OptimConfig",
+    "CheckpointConfig",
+    "LogConfig",
+    "apply",
+    "validate",
+    "to_dict",
+    "from_dict",
+    "differing_keys",
+    "num_kept",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    # side of the square views, in pixels; a multiple of model.patch
+    size: int = 224
+    # fewest views of a sequence in a multi-view batch
+    views_min: int = 2
+    # most views of a sequence in a multi-view batch
+    views_max: int = 24
+    # most frames in a slot: floor(frames_per_slot / V) sequences of V views
+    frames_per_slot: int = 96
+    # shares of a global batch; fixed by the recipe, however many devices work on them
+    slots: int = 64
+    # how a frame becomes a square: its short side resized and a square cut along its long side, or a random resized
+    # crop (area 0.2 to 1, aspect ratio 3/4 to 4/3) that each view draws for itself
+    crop: Literal["resize", "random_resized"] = "resize"
+    # horizontal mirroring with probability 1/2: never, one draw for a whole sequence, or one for each view
+    mirror: Literal["none", "per_sequence", "per_view"] = "per_view"
+    # threads that decode images; 0 = one for each core that this process may use
+    workers: int = 0
+    # slots that are decoded ahead of the one being trained on
+    prefetch: int = 3
+    # training stops above this share of broken or missing images
+    bad_frame_rate: float = 0.01
+    # images that must have been read before bad_frame_rate counts
+    bad_frame_grace: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    # channels of a token
+    width: int
+    # number of transformer blocks
+    depth: int
+    # attention heads; must divide the width, and width / heads must be a multiple of 4
+    heads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    # sees the kept patches of one view at a time
+    encoder: TowerConfig = TowerConfig(width=1024, depth=24, heads=16)
+    # sees all patches of all views; blocks alternate between frame-wise and global attention, frame-wise first
+    decoder: TowerConfig = TowerConfig(width=768, depth=12, heads=12)
+    # side of a patch, in pixels
+    patch: int = 16
+    # base of the rotary position embedding's periods
+    rope_base: float = 100.0
+    # epsilon of every LayerNorm
+    norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    # which patches are hidden; "random" draws them independently in each view
+    kind: str = "random"
+    # share of hidden patches; int(N * (1 - ratio)) of a view's N patches are kept
+    ratio: float = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    # base learning rate; the peak is lr * slots * frames_per_slot / 256
+    lr: float = 1.5e-4
+    # AdamW's decay rates of the running means of the gradient and of its square
+    betas: tuple[float, float] = (0.9, 0.95)
+    # AdamW's weight decay; biases and other one-dimensional parameters are never decayed
+    weight_decay: float = 0.05
+    # steps of linear warm-up, after which the rate follows a cosine to zero; a run of fewer steps never leaves it
+    warmup_steps: int = 25_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    # steps between checkpoints; the last step always writes one
+    every: int = 1000
+    # how many of the newest checkpoints stay; 0 = all
+    keep: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    # steps between lines of metrics.jsonl
+    every: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    # number of optimiser steps
+    steps: int = 500_000
+    # seed of everything that is drawn: weights, batches, crops, masks
+    seed: int = 0
+    # what is learned; "mum" = masked autoencoding of several views together
+    objective: str = "mum"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def num_kept(num_patches: int, ratio: float) -> int:
+    """Return how many of a view's patches stay visible: int(N * (1 - ratio))."""
+    return int(num_patches * (1 - ratio))
+
+
+def apply(config: Config, settings: Iterable[str]) -> Config:
+    """Return the config with `section.key=value` settings applied in order and checked.
+
+    Values are read by the field's type. Raises ConfigError for a key that does not exist (naming the nearest one), a
+    value of another type, or values that do not fit together.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"setting '{setting}' has no '='; write it as section.key=value, e.g. optim.lr=1e-4")
+        config = _replace(config, key.strip(), key.strip().split("."), text.strip())
+    return validate(config)
+
+
+def _replace(node: Any, key: str, parts: list[str], text: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    name, rest = parts[0], parts[1:]
+    if name not in hints:
+        done = key.split(".")[: -len(parts)]
+        raise unknown("setting", key, [k for k in _keys(type(node), done)] if done else _keys(Config, []))
+    if dataclasses.is_dataclass(hints[name]):
+        if not rest:
+            fields = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(hints[name]))
+            raise ConfigError(f"'{key}' is a section; set one of {fields}")
+        return dataclasses.replace(node, **{name: _replace(getattr(node, name), key, rest, text)})
+    if rest:
+        raise unknown("setting", key, _keys(Config, []))
+    return dataclasses.replace(node, **{name: _parse(key, hints[name], text)})
+
+
+def _keys(kind: Any, prefix: list[str]) -> list[str]:
+    # every full key below a section
+    found = []
+    for name, hint in typing.get_type_hints(kind).items():
+        here = [*prefix, name]
+        found += _keys(hint, here) if dataclasses.is_dataclass(hint) else [".".join(here)]
+    return found
+
+
+def _parse(key: str, hint: Any, text: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if text not in arguments:
+            raise unknown(f"value for {key}:", text, arguments)
+        return text
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _parse(key, next(a for a in arguments if a is not type(None)), text)
+    if origin is tuple:
+        pieces = text.strip("()[] ").split(",")
+        kinds = [arguments[0]] * len(pieces) if arguments[-1] is Ellipsis else list(arguments)
+        if len(pieces) != len(kinds):
+            raise ConfigError(f"{key} takes {len(kinds)} values separated by commas, '{text}' has {len(pieces)}")
+        return tuple(_parse(key, kind, piece.strip()) for kind, piece in zip(kinds, pieces, strict=True))
+    if hint is str:
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{key} takes true or false, not '{text}'")
+        return text.lower() == "true"
+    try:
+        value = hint(text)
+    except ValueError:
+        raise ConfigError(f"{key} takes {_TYPE_NAMES[hint]}, not '{text}'") from None
+    if not math.isfinite(value):
+        raise ConfigError(f"{key} takes a finite number, not '{text}'")
+    return value
+
+
+_TYPE_NAMES = {int: "an integer", float: "a number"}
+
+
+def validate(config: Config) -> Config:
+    """Return the config unchanged, or raise ConfigError for the first value that is out of range or does not fit."""
+    data, model, optim = config.data, config.model, config.optim
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(message)
+
+    at_least_one: dict[str, int] = {
+        "steps": config.steps,
+        "data.size": data.size,
+        "data.views_min": data.views_min,
+        "data.frames_per_slot": data.frames_per_slot,
+        "data.slots": data.slots,
+        "data.prefetch": data.prefetch,
+        "model.patch": model.patch,
+        "checkpoint.every": config.checkpoint.every,
+        "log.every": config.log.every,
+    }
+    at_least_zero: dict[str, float] = {
+        "data.workers": data.workers,
+        "data.bad_frame_grace": data.bad_frame_grace,
+        "optim.weight_decay": optim.weight_decay,
+        "optim.warmup_steps": optim.warmup_steps,
+        "checkpoint.keep": config.checkpoint.keep,
+    }
+    for name, tower in (("encoder", model.encoder), ("decoder", model.decoder)):
+        at_least_one |= {f"model.{name}.{k}": v for k, v in dataclasses.asdict(tower).items()}
+    for key, value in at_least_one.items():
+        need(value >= 1, f"{key} must be at least 1, not {value}")
+    for key, number in at_least_zero.items():
+        need(number >= 0, f"{key} must not be negative, but is {number}")
+    for key, number in (
+        ("optim.lr", optim.lr),
+        ("model.norm_eps", model.norm_eps),
+        ("model.rope_base", model.rope_base),
+    ):
+        need(number > 0, f"{key} must be above 0, not {number}")
+    need(all(0 <= beta < 1 for beta in optim.betas), f"optim.betas must lie in [0, 1), not {optim.betas}")
+    need(0 <= data.bad_frame_rate <= 1, f"data.bad_frame_rate must lie in 0 .. 1, not {data.bad_frame_rate}")
+    need(0 < config.mask.ratio < 1, f"mask.ratio must lie between 0 and 1, not {config.mask.ratio}")
+
+    need(
+        data.views_min <= data.views_max,
+        f"data.views_min={data.views_min} exceeds data.views_max={data.views_max}; lower the first or raise the second",
+    )
+    need(
+        data.views_max <= data.frames_per_slot,
+        f"data.views_max={data.views_max} exceeds data.frames_per_slot={data.frames_per_slot}; a slot must hold at "
+        "least one sequence",
+    )
+    need(
+        data.size % model.patch == 0,
+        f"data.size={data.size} is no multiple of model.patch={model.patch}; try "
+        f"data.size={max(1, round(data.size / model.patch)) * model.patch}",
+    )
+    for name, tower in (("encoder", model.encoder), ("decoder", model.decoder)):
+        need(
+            tower.width % tower.heads == 0,
+            f"model.{name}.heads={tower.heads} does not divide model.{name}.width={tower.width}",
+        )
+        need(
+            tower.width // tower.heads % 4 == 0,
+            f"model.{name}: width / heads = {tower.width // tower.heads} must be a multiple of 4, as each head's "
+            "channels are rotated in pairs for rows and columns",
+        )
+    patches = (data.size // model.patch) ** 2
+    kept = num_kept(patches, config.mask.ratio)
+    need(
+        1 <= kept < patches,
+        f"mask.ratio={config.mask.ratio} keeps {kept} of {patches} patches; at least one must be kept and one hidden",
+    )
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the config as nested dictionaries of JSON values (tuples become lists)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Build and check a Config from what `to_dict` wrote; a key or type that does not belong is a ConfigError."""
+    return validate(_build(Config, values, ""))
+
+
+def _build(kind: Any, values: Any, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the config'} must be a section with keys, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    built = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise unknown("setting", f"{prefix}{name}", [f"{prefix}{known}" for known in hints])
+        hint, key = hints[name], f"{prefix}{name}"
+        if dataclasses.is_dataclass(hint):
+            built[name] = _build(hint, value, f"{key}.")
+        else:
+            built[name] = _parse(key, hint, ",".join(map(str, value)) if isinstance(value, list) else str(value))
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise ConfigError(f"{prefix.rstrip('.') or 'the config'} is incomplete: {error}") from None
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """Return the full keys, in the order of the fields, at which two configs differ."""
+    return _differing(to_dict(one), to_dict(other), "")
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for name, value in one.items():
+        if isinstance(value, dict):
+            found += _differing(value, other[name], f"{prefix}{name}.")
+        elif value != other[name]:
+            found.append(f"{prefix}{name}")
+    return found

@@ -1,0 +1,50 @@
+"""How weights move: the optimiser and its learning rate.
+
+In: a model and a config. Out: AdamW over two groups of parameters, and the rate of any step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from mumtrain.config import Config
+
+__all__ = ["build_optimizer", "peak_lr", "lr_at", "set_lr"]
+
+
+def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+    """Return AdamW; biases and other one-dimensional parameters are not decayed, class and mask tokens are."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.optim.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=peak_lr(config), betas=config.optim.betas)
+
+
+def peak_lr(config: Config) -> float:
+    """Return the highest rate: linear in the nominal number of frames of a global step, over 256."""
+    return config.optim.lr * config.data.slots * config.data.frames_per_slot / 256
+
+
+def lr_at(config: Config, step: int) -> float:
+    """Return the rate of a step (0-based): a straight line up to the peak, then a cosine to 0.
+
+    The line reaches the peak at step warmup_steps - 1, so that the first step already moves; the rate would be 0 at
+    step `steps`, which is not run.
+    """
+    peak, warmup = peak_lr(config), config.optim.warmup_steps
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,518 @@
+"""Runs: views from files, bad images, checkpoints, resuming bit for bit, and the pictures drawn from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import mumtrain.train
+import mumtrain.views
+from mumdata.catalog import open_mix
+from mumdata.errors import CatalogError, ConfigError, DecodeError, MumError
+from mumtrain.checkpoint import list_checkpoints, load_checkpoint, restore_model
+from mumtrain.config import Config, apply
+from mumtrain.crops import crop_box, cut, reduction, square_box
+from mumtrain.objectives import MultiViewMae, build_model
+from mumtrain.optim import lr_at
+from mumtrain.recipes import recipe
+from mumtrain.reconstruct import reconstruct, reconstruct_views
+from mumtrain.sampler import Sampler, SequenceTable
+from mumtrain.train import Trainer, pretrain, slot_loss
+from mumtrain.views import FrameTable, Loaded, Loader
+from tests.conftest import write_picture
+
+THIN = [
+    "model.patch=16",
+    "data.size=32",
+    "data.frames_per_slot=8",
+    "data.views_max=4",
+    "data.workers=2",
+    "model.encoder.width=32",
+    "model.encoder.depth=1",
+    "model.encoder.heads=2",
+    "model.decoder.width=24",
+    "model.decoder.depth=2",
+    "model.decoder.heads=2",
+    "mask.ratio=0.5",
+    "optim.warmup_steps=2",
+    "steps=8",
+    "log.every=2",
+    "checkpoint.every=3",
+]
+
+
+def thin(*sets: str) -> Config:
+    return apply(recipe("debug-cpu"), [*THIN, *sets])
+
+
+def run(mix: Path, out: Path, *sets: str, resume: bool = False) -> Path:
+    return pretrain(mix, recipe="debug-cpu", set=[*THIN, *sets], out=out, resume=resume, device="cpu")
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """A run's lines without the numbers that depend on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("frames_per_s", "data_wait")} for line in lines]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+# ---- a loader over a few files
+
+
+def make_loader(
+    root: Path, sequences: list[list[str]], config: Config, *, sized: bool = True, workers: int = 2
+) -> Loader:
+    """A loader over files that may not all be whole; stored sizes are unknown unless `sized`."""
+    names = [name for names in sequences for name in names]
+    shapes = [image.shape if (image := cv2.imread(str(root / name))) is not None else None for name in names]
+    none: list[None] = [None] * len(names)
+    frames = pa.table(
+        {
+            "path": pa.array(names, pa.large_string()),
+            "archive": pa.array(none, pa.large_string()),
+            "codec": pa.array(none, pa.large_string()),
+            "offset": pa.array(none, pa.int64()),
+            "bytes": pa.array(none, pa.int64()),
+            "width": pa.array([s[1] if s and sized else None for s in shapes], pa.int32()),
+            "height": pa.array([s[0] if s and sized else None for s in shapes], pa.int32()),
+            "upright_quarter_turns": pa.array(none, pa.int8()),
+        }
+    )
+    ends = np.cumsum([0, *map(len, sequences)])
+    rows = [list(range(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]  # noqa: RUF007
+    table = pa.table(
+        {
+            "num_frames": pa.array([len(row) for row in rows], pa.int32()),
+            "frames": pa.array(rows, pa.large_list(pa.int32())),
+            "holdout_unit": pa.array([0.5] * len(rows), pa.float64()),
+        }
+    )
+    single = max(len(row) for row in rows) == 1
+    tables = [SequenceTable(table, name="toy", weight=1, single_view=single, min_frames=1, holdout=0)]
+    return Loader(Sampler(tables, config), [FrameTable("toy", root, frames)], config, workers=workers)
+
+
+def load(loader: Loader, steps: Sequence[int] = (0, 1, 2)) -> list[Loaded]:
+    with loader:
+        return list(loader.load((step, slot) for step in steps for slot in (0, 1)))
+
+
+def photos(root: Path, num: int, sequence: str = "a") -> list[str]:
+    names = [f"{sequence}/{i}.jpg" for i in range(num)]
+    for i, name in enumerate(names):
+        write_picture(root / name, 40 + i, 36, seed=i)
+    return names
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_views_do_not_depend_on_threads_or_prefetching(tmp_path: Path) -> None:
+    names = photos(tmp_path, 6)
+    for crop in ("resize", "random_resized"):
+        config = thin(f"data.crop={crop}")
+        one = load(make_loader(tmp_path, [names], config, workers=1))
+        other = load(make_loader(tmp_path, [names], thin(f"data.crop={crop}", "data.prefetch=1"), workers=4))
+        late = load(make_loader(tmp_path, [names], config), steps=(2,))
+        assert len(one) == 6
+        for a, b in zip(one + one[4:], other + late, strict=True):
+            assert np.array_equal(a.views, b.views)
+            assert np.array_equal(a.masks.kept, b.masks.kept)
+            assert a.batch.step == b.batch.step
+        assert not np.array_equal(one[0].views[:1, :1], one[1].views[:1, :1])
+        assert one[0].num_read == one[0].views.shape[0] * one[0].views.shape[1]
+
+
+def test_unknown_sizes_give_the_same_views(tmp_path: Path) -> None:
+    names = photos(tmp_path, 4)
+    known, unknown = (load(make_loader(tmp_path, [names], thin(), sized=sized)) for sized in (True, False))
+    for a, b in zip(known, unknown, strict=True):
+        assert np.array_equal(a.views, b.views)
+
+
+@pytest.mark.parametrize("mirror", ["none", "per_sequence", "per_view"])
+def test_mirroring(tmp_path: Path, mirror: str) -> None:
+    """A picture dark on the left and bright on the right tells how often each view of a sequence is mirrored."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 48).astype(np.uint8)[None, :, None], (40, 48, 3))
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), ramp)
+    config = thin(f"data.mirror={mirror}", "data.views_min=4")
+    loaded = load(make_loader(tmp_path, [[f"{i}.png" for i in range(4)]], config), steps=range(60))
+    mirrored = np.concatenate(
+        [item.views[..., :4].mean((2, 3, 4)) > item.views[..., -4:].mean((2, 3, 4)) for item in loaded]
+    )
+    assert mirrored.shape == (240, 4)
+    if mirror == "none":
+        assert not mirrored.any()
+        return
+    assert 0.4 < mirrored.mean() < 0.6
+    whole_sequences = (mirrored == mirrored[:, :1]).all(1).mean()
+    assert whole_sequences == 1 if mirror == "per_sequence" else whole_sequences < 0.3
+
+
+def test_a_view_shows_its_box(tmp_path: Path) -> None:
+    """A picture whose colours are its coordinates: each view's corner colours say where it was cut."""
+    width, height = 200, 120
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    picture = np.stack([x, y, np.zeros_like(x)], -1).astype(np.uint8)
+    for box in ((0, 0, 120, 120), (80, 0, 120, 120), (40, 20, 64, 96), (10, 10, 16, 12)):
+        view = cut(picture, box, (width, height), 32).astype(float)
+        # the centre of an output pixel lies at (i + 1/2) / 32 of the box
+        wanted = box[0] + (np.arange(32) + 0.5) / 32 * box[2] - 0.5
+        assert abs(view[16, 2:-2, 0] - wanted[2:-2]).max() < 1.1
+        wanted = box[1] + (np.arange(32) + 0.5) / 32 * box[3] - 0.5
+        assert abs(view[2:-2, 16, 1] - wanted[2:-2]).max() < 1.1
+    # at half the size, the same box of the full picture shows the same
+    half = cv2.resize(picture, (100, 60), interpolation=cv2.INTER_AREA)
+    close = cut(half, (80, 0, 120, 120), (width, height), 32).astype(float)
+    assert abs(close - cut(picture, (80, 0, 120, 120), (width, height), 32)).max() < 2
+
+
+def test_boxes_of_the_crop_rules() -> None:
+    boxes = np.array([crop_box("resize", 300, 200, key) for key in range(500)])
+    assert (boxes[:, 2:] == 200).all()
+    assert (boxes[:, 1] == 0).all()
+    assert boxes[:, 0].min() < 5
+    assert boxes[:, 0].max() > 95
+    assert abs(boxes[:, 0].mean() - 50) < 5
+    assert square_box(200, 300) == (0, 50, 200, 200)
+    for width, height in ((300, 200), (400, 600)):
+        drawn = np.array([crop_box("random_resized", width, height, key) for key in range(1000)])
+        assert (drawn[:, :2] >= 0).all()
+        assert (drawn[:, :2] + drawn[:, 2:] <= (width, height)).all()
+        ratio = drawn[:, 2] / drawn[:, 3]
+        assert 0.74 < ratio.min() < 0.8
+        assert 1.25 < ratio.max() < 1.35
+        area = drawn[:, 2] * drawn[:, 3] / (width * height)
+        assert area.min() > 0.19
+    assert crop_box("random_resized", 10, 1000, 0)[2:] == (10, 13)  # no draw fits: the largest centred box
+    assert [reduction((0, 0, side, side), 100) for side in (90, 100, 199, 200, 450, 800, 9000)] == [1, 1, 1, 2, 4, 8, 8]
+
+
+def test_a_truncated_image_is_replaced_by_another_of_its_sequence(tmp_path: Path) -> None:
+    one, other = photos(tmp_path, 6), photos(tmp_path, 6, "b")
+    whole = load(make_loader(tmp_path, [one, other], thin()), steps=range(8))
+    truncate(tmp_path / one[2])
+    (tmp_path / one[4]).unlink()
+    broken = load(make_loader(tmp_path, [one, other], thin()), steps=range(8))
+    again = load(make_loader(tmp_path, [one, other], thin(), workers=1), steps=range(8))
+    num_bad = 0
+    for before, after, repeated in zip(whole, broken, again, strict=True):
+        assert np.array_equal(after.views, repeated.views)
+        assert after.bad == repeated.bad
+        num_bad += len(after.bad)
+        assert after.num_read == len(after.batch.sequences) * after.batch.views + len(after.bad)
+        for number, drawn in enumerate(before.batch.sequences):
+            for view, frame_id in enumerate(drawn.frame_ids):
+                position = number * before.batch.views + view
+                of_this = [bad for bad in after.bad if bad.position == position]
+                # only the views of the two files change, and the view is an image all the same
+                assert bool(of_this) == (frame_id in (2, 4))
+                assert np.array_equal(before.views[number, view], after.views[number, view]) == (not of_this)
+                assert after.views[number, view].std() > 10
+    assert num_bad > 10
+    reasons = {(bad.path, bad.reason) for item in broken for bad in item.bad}
+    assert reasons == {("a/2.jpg", "unreadable"), ("a/4.jpg", "missing")}
+
+
+def test_a_sequence_without_a_good_image_gives_way_to_another(tmp_path: Path) -> None:
+    single = photos(tmp_path, 5)
+    truncate(tmp_path / single[1])
+    loaded = load(make_loader(tmp_path, [[name] for name in single], thin()), steps=range(6))
+    assert sum(len(item.bad) for item in loaded) > 5
+    assert all((item.views.std((2, 3, 4)) > 10).all() for item in loaded)
+    for name in single:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(MumError, match=r"no readable image.*toy: a/\d.jpg"):
+        load(make_loader(tmp_path, [[name] for name in single], thin()))
+
+
+def test_a_disk_that_fails_is_an_error_and_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mumtrain.views, "RETRY_PAUSES_S", (0.0, 0.0))
+    names = photos(tmp_path / "disk", 4)
+    read, tries = mumtrain.views.read_image, []
+
+    def sometimes(root: Path, path: str, **options: Any) -> np.ndarray:
+        tries.append(path)
+        if tries.count(path) <= fails:
+            raise OSError(5, "Input/output error")
+        return read(root, path, **options)
+
+    monkeypatch.setattr(mumtrain.views, "read_image", sometimes)
+    fails = 2
+    assert not any(item.bad for item in load(make_loader(tmp_path / "disk", [names], thin(), workers=1), steps=(0,)))
+    fails = 10**6
+    with pytest.raises(MumError, match=r"a/\d.jpg of toy under .*disk: Input/output error"):
+        load(make_loader(tmp_path / "disk", [names], thin()))
+    monkeypatch.setattr(mumtrain.views, "read_image", read)
+    loader = make_loader(tmp_path / "disk", [names], thin())
+    shutil.rmtree(tmp_path / "disk")  # the whole mount is gone: not a thousand bad images
+    with pytest.raises(MumError, match="cannot read"):
+        load(loader)
+
+
+# ---- runs
+
+
+def test_a_run_leaves_its_folder(mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = pretrain(mix_path, recipe="debug-cpu", set=THIN, device="cpu")
+    assert folder == Path("runs/mix-debug-cpu")
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    for line in lines:
+        assert line["lr"] == pytest.approx(lr_at(thin(), line["step"] - 1))
+        assert 0.5 < line["loss"] < 2
+        assert line["grad_norm"] > 0
+        assert line["bad_frames"] == 0
+        assert 1 <= line["views"] <= 4
+    sampler = Trainer(open_mix(mix_path), thin(), mumtrain.train.select_runtime("cpu"), folder).sampler
+    frames = sum(batch.views * len(batch.sequences) for batch in (sampler.batch(step, 0) for step in range(8)))
+    assert lines[-1]["frames_read"] == frames
+    assert [path.name for path in list_checkpoints(folder)] == ["step-00000006.pt", "step-00000008.pt"]  # two are kept
+    assert json.loads((folder / "config.json").read_text())["steps"] == 8
+    assert list((folder / "tensorboard").iterdir())
+    with pytest.raises(MumError, match="--resume"):
+        pretrain(mix_path, recipe="debug-cpu", set=THIN, device="cpu")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bit for bit: weights, optimiser and metrics, through an interruption, half a file and a broken checkpoint."""
+    straight = run(mix_path, tmp_path / "straight")
+    schedule = mumtrain.train.lr_at
+
+    def interrupted(config: Config, step: int) -> float:
+        if step == 7:
+            raise KeyboardInterrupt
+        return schedule(config, step)
+
+    torn = tmp_path / "torn"
+    with monkeypatch.context() as patch:
+        patch.setattr(mumtrain.train, "lr_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(mix_path, torn)
+    newest = list_checkpoints(torn)[-1]
+    assert newest.name == "step-00000006.pt"
+    truncate(newest)
+    (newest.parent / ".step-00000007.pt.12.tmp").write_bytes(b"half")
+    with open(torn / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')
+    with caplog.at_level(logging.WARNING):
+        run(mix_path, torn, "data.workers=1", "data.prefetch=1", resume=True)
+    assert "step-00000006.pt is broken" in caplog.text
+    assert not list(newest.parent.glob(".*"))
+    assert metrics(torn) == metrics(straight)
+    one, other = load_checkpoint(straight), load_checkpoint(torn)
+    assert one.step == other.step == 8
+    assert_same(one.model, other.model)
+    assert_same(one.optimizer, other.optimizer)
+    assert_same(one.tally, other.tally)
+    # a finished run has nothing left to do
+    before = metrics(torn)
+    run(mix_path, torn, resume=True)
+    assert metrics(torn) == before
+
+
+def test_resuming_refuses_another_run(mix_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=3")
+    with pytest.raises(
+        ConfigError, match=r"optim\.lr \(was 0\.016, now 0\.1\), model\.decoder\.depth|model\.decoder\.depth"
+    ):
+        run(mix_path, folder, "steps=3", "optim.lr=0.1", "model.decoder.depth=3", resume=True)
+    content = torch.load(list_checkpoints(folder)[0], weights_only=True)
+    torch.save({**content, "mix_digest": "f" * 64}, list_checkpoints(folder)[0])
+    with pytest.raises(CatalogError, match="ffffffffffff"):
+        run(mix_path, folder, "steps=3", resume=True)
+    torch.save(content, list_checkpoints(folder)[0])
+    run(mix_path, folder, "steps=5", "log.every=1", resume=True)
+    assert "steps changes from 3 to 5" in caplog.text
+    assert load_checkpoint(folder).step == 5
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(MumError, match="not the folder of a run"):
+        run(mix_path, tmp_path / "other", resume=True)
+
+
+def test_the_step_s_loss_is_the_mean_of_the_slots(mix_path: Path, tmp_path: Path) -> None:
+    sets = ["data.slots=3", "steps=1", "log.every=1"]
+    folder = run(mix_path, tmp_path / "run", *sets)
+    config = thin(*sets)
+    trainer = Trainer(open_mix(mix_path), config, mumtrain.train.select_runtime("cpu"), tmp_path)
+    with Loader(trainer.sampler, trainer.frames, config, workers=1) as loader:
+        slots = list(loader.load((0, slot) for slot in range(3)))
+    assert len({slot.views.shape[:2] for slot in slots}) > 1  # slots of different numbers of frames weigh the same
+    losses = [slot_loss(trainer.model, slot, trainer.runtime) for slot in slots]
+    mean = torch.stack(losses).mean()
+    assert metrics(folder)[0]["loss"] == pytest.approx(float(mean.detach()), rel=1e-6)
+    mean.backward()
+    norm = torch.stack([p.grad.square().sum() for p in trainer.model.parameters() if p.grad is not None]).sum().sqrt()
+    assert metrics(folder)[0]["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_training_stops_where_too_many_images_are_bad(
+    world: Path, mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "damaged"
+    shutil.copytree(world / "realestate10k", root)
+    files = sorted(path for path in root.rglob("*") if path.suffix in (".jpg", ".png"))
+    for path in files[::4]:
+        truncate(path)
+    monkeypatch.setenv("MUM_ROOT_REALESTATE10K", str(root))
+    # tolerated, counted and written once a file
+    folder = run(mix_path, tmp_path / "lenient", "data.bad_frame_rate=0.9", "steps=20", "data.bad_frame_grace=1")
+    lines = [json.loads(line) for line in (folder / "quarantine-0.jsonl").read_text().splitlines()]
+    assert lines
+    assert {root / line["path"] for line in lines} <= set(files[::4])
+    assert len({line["path"] for line in lines}) == len(lines) <= metrics(folder)[-1]["bad_frames"]
+    assert {(line["dataset"], line["reason"], line["found_by"]) for line in lines} == {
+        ("realestate10k", "unreadable", "train")
+    }
+    with pytest.raises(MumError, match=r"images read are broken or missing.*bad_frame_rate=0\.01.*realestate10k: "):
+        run(mix_path, tmp_path / "strict", "steps=200", "data.bad_frame_grace=50")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(mix_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(MumError, match=r"step \d: the loss is (nan|inf)") as error:
+        run(mix_path, tmp_path / "run", "optim.lr=1e30", "log.every=8")
+    (dump,) = (tmp_path / "run").glob("diverged-step-*.json")
+    assert str(dump) in str(error.value)
+    told = json.loads(dump.read_text())
+    assert told["slots"][0]["sequences"][0]["paths"]
+    assert all(
+        torch.isfinite(v).all()
+        for path in list_checkpoints(tmp_path / "run")
+        for v in load_checkpoint(path).model.values()
+    )
+
+
+def test_the_loss_falls(mix_path: Path, tmp_path: Path) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=60", "log.every=10", "optim.warmup_steps=5", "optim.lr=0.1")
+    losses = [line["loss"] for line in metrics(folder)]
+    assert losses[-1] < losses[0] - 0.03
+
+
+# ---- checkpoints
+
+
+class Payload:
+    """What an attacker's checkpoint holds: opening it would run code."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_checkpoint_that_asks_to_run_code_is_refused(tmp_path: Path) -> None:
+    path, mark = tmp_path / "step-00000001.pt", tmp_path / "ran"
+    torch.save({"format": 1, "model": Payload(mark)}, path)
+    with pytest.raises(MumError, match="not opened"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    with pytest.raises(MumError, match=str(path)):
+        load_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(MumError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.pt")
+    with pytest.raises(MumError, match="no checkpoint in"):
+        load_checkpoint(tmp_path)
+    for content in (b"", b"hello", b"PK\x03\x04" + bytes(100)):
+        (tmp_path / "x.pt").write_bytes(content)
+        with pytest.raises(MumError, match=r"x\.pt"):
+            load_checkpoint(tmp_path / "x.pt")
+    torch.save({"state": torch.zeros(3)}, tmp_path / "x.pt")
+    with pytest.raises(MumError, match="no mumtrain checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+# ---- pictures
+
+
+@pytest.fixture(scope="module")
+def trained(mix_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(mix_path, tmp_path_factory.mktemp("trained") / "run", "steps=3")
+
+
+@pytest.mark.parametrize("num", [1, 3, 8])
+def test_a_reconstruction_is_drawn(trained: Path, tmp_path: Path, num: int) -> None:
+    names = [f"{i} $x_{i}$ \u65e5\u672c 100%.png" for i in range(num)]
+    images = [write_picture(tmp_path / name, 40, 60, seed=i) for i, name in enumerate(names)]
+    for views in (True, False):
+        out = reconstruct(trained, images, out=tmp_path / "out" / "picture.png", views=views)
+        drawn = cv2.imread(str(out))
+        assert drawn is not None
+        assert drawn.shape[0] > 900
+        assert drawn.shape[1] > 300 * num
+        assert drawn.std() > 20
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["picture.png"]
+
+
+def test_a_reconstruction_keeps_what_was_seen_and_uses_the_other_views(trained: Path) -> None:
+    loaded = load_checkpoint(trained)
+    model = build_model(loaded.config)
+    assert isinstance(model, MultiViewMae)
+    restore_model(model, loaded, trained)
+    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 3, 32, 32), np.uint8))
+    seen, whole = reconstruct_views(model, views, loaded.config, seed=0)
+    pixels = views.float() / 255
+    visible = (seen - pixels).abs() < 1e-6
+    patches = visible.unflatten(-1, (2, 16)).unflatten(-3, (2, 16)).all(-1).all(-2).all(2)  # [1, 3, 2, 2]
+    assert patches.flatten(2).sum(-1).tolist() == [[2, 2, 2]]  # half of four
+    where = patches[:, :, None, :, None, :, None].expand(-1, -1, 3, -1, 16, -1, 16).flatten(5, 6).flatten(3, 4)
+    torch.testing.assert_close(whole[where], pixels[where], rtol=0, atol=1e-5)
+    assert float((whole[~where] - pixels[~where]).abs().mean()) > 0.05
+    assert float(whole.min()) >= 0
+    assert float(whole.max()) <= 1
+    other = views.clone()
+    other[:, 1:] = 255 - other[:, 1:]
+    _, changed = reconstruct_views(model, other, loaded.config, seed=0)
+    assert not torch.equal(changed[:, 0], whole[:, 0])
+    _, reseeded = reconstruct_views(model, views, loaded.config, seed=1)
+    assert not torch.equal(reseeded, whole)
+
+
+def test_what_cannot_be_drawn_is_told(trained: Path, tmp_path: Path) -> None:
+    image = write_picture(tmp_path / "a.jpg")
+    with pytest.raises(ConfigError, match="does not end like a picture"):
+        reconstruct(trained, [image], out=tmp_path / "out.txt")
+    with pytest.raises(ConfigError, match="no images"):
+        reconstruct(trained, [], out=tmp_path / "out.png")
+    with pytest.raises(MumError, match=r"missing\.jpg"):
+        reconstruct(trained, [tmp_path / "missing.jpg"], out=tmp_path / "out.png")
+    truncate(image)
+    with pytest.raises(DecodeError, match=r"a\.jpg"):
+        reconstruct(trained, [image], out=tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
