@@ -329,7 +329,7 @@ def _mine(name: str, rule: str, options: Options, allow_missing: bool, task: tup
         return _Found(None, [], [], [], "no model, so nothing is known of what its frames share")
     sequences = mine(rule, stream, options)
     if not sequences:
-        bad = Counter(status for status in group.status if status != "ok")
+        bad = Counter(status for status, use in zip(group.status, stream.usable, strict=True) if not use)
         states = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         why = explain_nothing(stream, options, rule)
         return _Found(pairs, [], [], [], f"{why} ({states})" if states else why)

@@ -29,8 +29,8 @@ s AS (
 c AS (
   SELECT dataset, quantile_cont(o, [0.25, 0.5, 0.75]) AS q
   FROM (SELECT dataset, unnest([overlap_ab, overlap_ba]) AS o FROM covisibility) GROUP BY ALL)
-SELECT f.dataset, scenes, frames, bad AS "not ok",
-       coalesce(sequences, 0) AS sequences, coalesce(distinct_sequences, 0) AS "distinct",
+SELECT f.dataset, scenes, frames, bad,
+       coalesce(sequences, 0) AS seqs, coalesce(distinct_sequences, 0) AS "distinct",
        CASE WHEN sequences > 0 THEN printf('%d/%d/%d', shortest, median, longest) END AS "frames/seq",
        CASE WHEN q IS NOT NULL THEN replace(printf('%.2f/%.2f/%.2f', q[1], q[2], q[3]), '0.', '.') END AS "overlap"
 FROM f LEFT JOIN e USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN c USING (dataset) ORDER BY ALL

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+# as the command line does, and for the same reason; read when torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 DEMO_DATASETS = ("megadepth", "megascenes", "realestate10k", "imagenet")
 
 
 @pytest.fixture(autouse=True)
 def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("MUM_"):
             monkeypatch.delenv(name)

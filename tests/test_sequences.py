@@ -336,7 +336,7 @@ def test_overview_counts_what_the_files_hold(catalogs: Path) -> None:
         assert table.frames[name] == catalog.read(FRAMES, catalogs / name / "frames.parquet").num_rows
         scenes = catalog.read(SCENES, catalogs / name / "scenes.parquet").to_pandas()
         assert table.scenes[name] == len(scenes[["split", "scene"]].astype(str).drop_duplicates())
-        assert table.sequences[name] == catalog.read(SEQUENCES, catalogs / name / "sequences.parquet").num_rows
+        assert table.seqs[name] == catalog.read(SEQUENCES, catalogs / name / "sequences.parquet").num_rows
     pairs = catalog.read(COVISIBILITY, catalogs / "megadepth/covisibility.parquet").to_pandas()
     quantiles = np.quantile(np.concatenate([pairs.overlap_ab, pairs.overlap_ba]), [0.25, 0.5, 0.75])
     assert table.overlap["megadepth"] == "/".join(f"{value:.2f}".lstrip("0") for value in quantiles)
