@@ -182,7 +182,14 @@ def stats(
     from mumdata.stats import stats
     from mumdata.tables import render
 
-    print(render(stats(topic, sql=sql, catalogs=catalogs, dataset=dataset), format))
+    found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset)
+    print(render(found, format))
+    if topic == "overview" and sql is None and format == "table" and found["bad"].sum():
+        print("\nbad frames, by status (each file with its reason: mumdata stats quarantine):")
+        states = stats("statuses", catalogs=catalogs, dataset=dataset)
+        for name, own in states[(states.kind == "frame") & (states.status != "ok")].groupby("dataset"):
+            counts = zip(own["count"], own.status, strict=True)
+            print(f"  {name}: " + ", ".join(f"{number:,} {status}" for number, status in counts))
 
 
 @app.command()

@@ -20,13 +20,23 @@ import pyarrow as pa
 
 from mumdata import catalog, engine, roots
 from mumdata.datasets import NAMES, Cameras, Scene, Stream, load
-from mumdata.errors import ConfigError, DecodeError, LayoutError, MumError, TruncatedError
+from mumdata.errors import CatalogError, ConfigError, DecodeError, LayoutError, MumError, TruncatedError
 from mumdata.files import inside
 from mumdata.geometry import scale_intrinsics
 from mumdata.images import Header, read_header
-from mumdata.schema import FRAMES, QUARANTINE, SCENES, SEQUENCES
+from mumdata.schema import FRAMES, QUARANTINE, SCENES
 
-__all__ = ["Indexed", "index", "known_names", "module_of"]
+__all__ = ["MINED_COLUMNS", "Indexed", "index", "known_names", "module_of"]
+
+# the columns of scenes.parquet that mining fills
+MINED_COLUMNS = (
+    "num_pairs",
+    "num_sequences",
+    "overlap_histogram",
+    "rotation_histogram",
+    "axis_histogram",
+    "why_no_sequence",
+)
 
 _OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -85,9 +95,8 @@ def index(
     folder = Path(catalogs, called)
     parameters = {"dataset": dataset} | ({"all_images": all_images} if dataset == "megascenes" else {})
     digest, changed = catalog.write(FRAMES, frames, folder / FRAMES.file_name, parameters=parameters)
-    if changed or not _scenes_fit(folder / SCENES.file_name, digest):
-        # mining adds its counts to this file; they survive as long as the frames do
-        catalog.write(SCENES, scene_table, folder / SCENES.file_name, inputs={"frames": digest})
+    scene_table, inputs = _with_mined(scene_table, folder / SCENES.file_name, digest)
+    catalog.write(SCENES, scene_table, folder / SCENES.file_name, inputs=inputs)
     _write_quarantine(called, parts, folder, digest)
     roots.remember_root(called, catalogs, root)
     return Indexed(
@@ -299,11 +308,21 @@ def _assemble(called: str, parts: list[_Part]) -> tuple[pa.Table, pa.Table]:
     return frames, catalog.build(SCENES, columns)
 
 
-def _scenes_fit(path: Path, frames_digest: str) -> bool:
+def _with_mined(table: pa.Table, path: Path, frames_digest: str) -> tuple[pa.Table, dict[str, str]]:
+    # mining adds its counts to this file; they stay true as long as the frames are the same
+    fresh = {"frames": frames_digest}
     try:
-        return catalog.read_footer(SCENES, path).inputs.get("frames") == frames_digest
-    except MumError:
-        return False
+        old, inputs = catalog.read(SCENES, path), catalog.read_footer(SCENES, path).inputs
+    except CatalogError:
+        return table, fresh
+    if inputs.get("frames") != frames_digest or "sequences" not in inputs:
+        return table, fresh
+    mined = {(row["split"], row["scene"], row["stream"]): row for row in old.to_pylist()}
+    rows = table.to_pylist()
+    for row in rows:
+        known = mined.get((row["split"], row["scene"], row["stream"]), {})
+        row |= {column: known.get(column) for column in MINED_COLUMNS}
+    return catalog.build(SCENES, {name: [row[name] for row in rows] for name in SCENES.columns.names}), inputs
 
 
 def _write_quarantine(called: str, parts: list[_Part], folder: Path, digest: str) -> None:
@@ -317,9 +336,3 @@ def _write_quarantine(called: str, parts: list[_Part], folder: Path, digest: str
     }
     table = catalog.build(QUARANTINE, columns)
     catalog.write(QUARANTINE, table, folder / QUARANTINE.file_name, inputs={"frames": digest})
-
-
-def sequences_are_stale(folder: Path, frames_digest: str) -> bool:
-    """Tell whether a dataset's sequences were mined from other frames than those now indexed."""
-    path = folder / SEQUENCES.file_name
-    return path.exists() and catalog.read_footer(SEQUENCES, path).inputs.get("frames") != frames_digest

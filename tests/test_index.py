@@ -167,6 +167,24 @@ def test_indexing_again_changes_nothing(world: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
 
 
+def test_scenes_are_kept_up_to_date_without_losing_what_mining_added(world: Path, tmp_path: Path) -> None:
+    from mumdata.sequences import mine_sequences
+
+    root = tmp_path / "re"
+    shutil.copytree(world / "realestate10k", root)
+    index("realestate10k", root=root, catalogs=tmp_path / "c")
+    mine_sequences("realestate10k", catalogs=tmp_path / "c")
+    before = catalog.read_scenes("realestate10k", catalogs=tmp_path / "c")
+    dead = before[before.status == "empty"].scene.iloc[0]
+    (root / f"RealEstate10K/train/{dead}.txt").rename(root / "RealEstate10K/train/00000000000000aa.txt")
+    assert not index("realestate10k", root=root, catalogs=tmp_path / "c").changed  # the frames are the same
+    after = catalog.read_scenes("realestate10k", catalogs=tmp_path / "c")
+    assert "00000000000000aa" in set(after.scene)
+    kept = after[after.num_frames > 0].num_sequences.tolist()
+    assert kept == before[before.num_frames > 0].num_sequences.tolist()
+    assert sum(kept) > 0
+
+
 def test_a_folder_of_pictures_in_natural_order_with_broken_ones(tmp_path: Path) -> None:
     root = tmp_path / "trip"
     for name in ("frame10.jpg", "frame2.jpg", "frame1.jpg", "-dash.png", "with space.jpg", "Größe.png"):
