@@ -55,15 +55,16 @@ def demo(out: Path | None = None, *, size: str = "default", seed: int = 0, steps
     resume = ["--resume"] if (run / "checkpoints").is_dir() else []
     settings = ["--set", f"steps={steps}", "--set", f"seed={seed}"]
     _command("mumtrain", "pretrain", str(mix), "--recipe", "debug-cpu", *settings, "--out", str(run), *resume)
-    first, last, baseline = _losses(run)
+    first, last, num_steps = _losses(run)
     _say("6. Reconstruct views of one scene from a quarter of their patches")
     picture = out / "reconstruction.png"
     _command("mumtrain", "reconstruct", str(run), *map(str, _views(catalogs, world)), "-o", str(picture))
     _say(f"Done in {time.monotonic() - began:.0f} s")
-    print(f"loss         {first:.3f} at the start, {last:.3f} at the end ({baseline} steps)")
+    print(f"loss         {first:.3f} at the start, {last:.3f} at the end ({num_steps} steps)")
     for what, where in (("scenes", world), ("catalogs", catalogs), ("run", run), ("picture", picture)):
         print(f"{what:<12} {where}")
-    print(f"next         mumdata stats scenes --catalogs {catalogs}; tensorboard --logdir {run / 'tensorboard'}")
+    print(f"next         mumdata stats scenes --catalogs {catalogs}")
+    print(f"             tensorboard --logdir {run / 'tensorboard'}")
     return out
 
 
@@ -72,7 +73,7 @@ def _say(text: str) -> None:
 
 
 def _command(program: str, *arguments: str, quiet: bool = False) -> None:
-    print(f"$ {shlex.join([program, *arguments])}", flush=True)
+    print(_echo([program, *arguments]), flush=True)
     result = subprocess.run(
         [sys.executable, "-m", program, *arguments],
         check=False,
@@ -80,6 +81,17 @@ def _command(program: str, *arguments: str, quiet: bool = False) -> None:
     )
     if result.returncode:
         raise MumError(f"the demo stopped: '{program} {arguments[0]}' ended with status {result.returncode}")
+
+
+def _echo(words: list[str], width: int = 80) -> str:
+    # a shell's own way of folding a long command, so that it can be copied
+    lines = ["$"]
+    for word in map(shlex.quote, words):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1] != "$":
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return "\n".join(lines)
 
 
 def _losses(run: Path) -> tuple[float, float, int]:

@@ -369,6 +369,28 @@ def test_names_match_by_unicode_form(tmp_path: Path) -> None:
     assert statuses(tmp_path / "c/r") == {f"images/{split}": "ok"}
 
 
+def test_d2nets_copy_reads_the_same_from_binary_and_text_with_its_depth(
+    world: Path, catalogs: Path, tmp_path: Path
+) -> None:
+    source = world / "megadepth/Undistorted_SfM"
+    scene = next(source.iterdir()).name
+    shutil.copytree(source / scene, tmp_path / "m/Undistorted_SfM" / scene)
+    index("megadepth", root=tmp_path / "m", catalogs=tmp_path / "a")
+    shutil.rmtree(tmp_path / "m/Undistorted_SfM" / scene / "sparse")
+    index("megadepth", root=tmp_path / "m", catalogs=tmp_path / "b")
+    binary, text = (catalog.read_frames("megadepth", catalogs=tmp_path / name) for name in "ab")
+    assert sorted(binary.path) == sorted(text.path)
+    joined = binary.merge(text, on="path", suffixes=("", "_text"))
+    assert (joined.num_points == joined.num_points_text).all()
+    assert set(joined.camera_model) == set(joined.camera_model_text) == {"PINHOLE"}
+    assert np.allclose(np.stack(joined.cam_from_world), np.stack(joined.cam_from_world_text), atol=1e-4)
+    assert binary.depth_path.isna().all()
+    whole = catalog.read_frames("megadepth", catalogs=catalogs)
+    depths = whole[whole.scene == scene].depth_path
+    assert depths.notna().all()
+    assert all((world / "megadepth" / path).is_file() for path in depths)
+
+
 def test_eval_scenes_are_marked(tmp_path: Path, world: Path) -> None:
     source = next((world / "megadepth/MegaDepth_v1_SfM").iterdir())
     shutil.copytree(source, tmp_path / "m/MegaDepth_v1_SfM/0022")

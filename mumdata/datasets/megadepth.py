@@ -65,7 +65,7 @@ def read(root: Path, scene: Scene) -> list[Stream]:
     disk, eval_of = DiskNames(root), SPEC.eval_scenes.get(name)
     dense = _under(_DENSE, name, lambda folder: bool(_dense_numbers(root, folder)))
     undistorted = f"Undistorted_SfM/{name}"
-    for folder in (f"{undistorted}/sparse-txt", f"{undistorted}/sparse", f"{undistorted}/sparse/0"):
+    for folder in (f"{undistorted}/sparse", f"{undistorted}/sparse/0", f"{undistorted}/sparse-txt"):
         if is_model(Path(root, folder)):
             depths = f"{dense}/dense0/depths" if dense else None
             return [
