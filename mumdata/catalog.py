@@ -127,7 +127,11 @@ def read(schema: Schema, path: Path, columns: list[str] | None = None) -> pa.Tab
     Raises CatalogError that says which column is wrong and which command writes the file anew.
     """
     file, _ = _open(schema, path)
-    table: pa.Table = file.read(columns=columns)
+    try:
+        table: pa.Table = file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        command = schema.command.format(dataset=Path(path).parent.name)
+        raise CatalogError(f"{path} is damaged; run '{command}'") from error
     return table.replace_schema_metadata(None)
 
 
@@ -288,17 +292,17 @@ def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:
 def _same(path: Path, footer: Footer, table: pa.Table) -> bool:
     if not path.exists():
         return False
+    schema = mumdata.schema.SCHEMAS[footer.schema]
     try:
-        file, old = _open(next(s for s in mumdata.schema.SCHEMAS.values() if s.name == footer.schema), path)
+        if read_footer(schema, path) != footer:
+            return False
+        # the content itself, not what the footer says of it: a damaged file is written anew
+        old = read(schema, path)
     except CatalogError:
         return False  # another version, or broken: written anew
-    if old != footer:
+    if "mtime_ns" in table.column_names and not old.column("mtime_ns").equals(table.column("mtime_ns")):
         return False
-    if "mtime_ns" in table.column_names:
-        return bool(
-            file.read(columns=["mtime_ns"]).column(0).combine_chunks() == table.column("mtime_ns").combine_chunks()
-        )
-    return True
+    return content_digest(old) == footer.content_digest
 
 
 def _canonical(schema: Schema, table: pa.Table) -> pa.Table:

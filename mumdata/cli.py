@@ -179,9 +179,14 @@ def stats(
     format: Format = "table",
 ) -> None:
     """Answer questions about the catalogs; views: frames, scenes, covisibility, sequences, quarantine, mix."""
-    from mumdata.stats import stats
+    from mumdata.stats import stale, stats
     from mumdata.tables import render
 
+    for path in stale(catalogs, dataset):
+        print(
+            f"note: {path} was made from other frames and is left out; run 'mumdata mine-sequences {path.parent.name}'",
+            file=sys.stderr,
+        )
     found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset)
     print(render(found, format))
     if topic == "overview" and sql is None and format == "table" and found["bad"].sum():

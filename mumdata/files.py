@@ -9,7 +9,7 @@ import errno
 import os
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mumdata.errors import LayoutError, MumError
@@ -42,13 +42,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
             errno.ENOSPC: "no space left on the device; free some and run the command again",
             errno.EDQUOT: "disk quota exceeded; free some space and run the command again",
             errno.EACCES: "permission denied; choose another folder",
+            errno.ENOTDIR: "a file stands where its folder should be; choose another place",
+            errno.EEXIST: "a file stands where its folder should be; choose another place",
+            errno.EISDIR: "a folder has that name; choose another",
             errno.EROFS: "the file system is read-only; choose another folder",
         }.get(error.errno or 0)
         if remedy is None:
             raise
         raise MumError(f"cannot write {target}: {remedy}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # where the folder itself is the trouble there is nothing to remove, and the error above is the one to tell
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """Image files: what the header says, whether the end is there, and the decoded pixels.
 
 In: the bytes of an image file (JPEG, PNG, WebP, BMP, TIFF). Out: its stored size and orientation without decoding,
-or its pixels as uint8 RGB. An image that is cut off or broken is a DecodeError, never a grey area.
+or its pixels as uint8 RGB. A file without its end is a DecodeError; damage in the middle of a JPEG that has one is not
+noticed, since its decoder fills in.
 """
 
 from __future__ import annotations
@@ -197,9 +198,8 @@ def _png(start: bytes, read_at: ReadAt, size: int) -> Header:
     length, kind, width, height = struct.unpack_from(">I4sII", start, 8)
     if kind != b"IHDR" or length != 13:
         raise ValueError("no IHDR")
-    if b"IEND" not in read_at(max(33, size - 12), 12) and b"IEND\xaeB`\x82" not in read_at(
-        max(33, size - _TAIL), _TAIL
-    ):
+    end = b"\0\0\0\0IEND\xaeB`\x82"
+    if read_at(max(33, size - 12), 12) != end and end not in read_at(max(33, size - _TAIL), _TAIL):
         raise TruncatedError("the PNG is cut off: it has no end chunk")
     return Header("PNG", width, height)
 

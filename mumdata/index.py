@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ def index(
     the photos of megascenes that no model registers. Raises LayoutError where the root does not exist or nothing in
     it can be used, ConfigError for names that are not known.
     """
+    if dataset not in NAMES and name is None and (own := roots.remembered_dataset(dataset, catalogs)):
+        dataset, name = own, dataset  # `index holiday`: again what it was indexed as
     module = load(dataset)
     called = _called(dataset, name)
     root = roots.find_root(called, catalogs, root)
@@ -86,7 +89,7 @@ def index(
     work = functools.partial(_index_scene, dataset, called, root, all_images)
     for found in engine.each(work, scenes, workers, f"indexing {called}"):
         parts += found
-    parts.sort(key=lambda part: tuple((value is not None, (value or "").encode()) for value in part.key))
+    parts.sort(key=lambda part: tuple((value is not None, os.fsencode(value or "")) for value in part.key))
     if not any(part.frames.num_rows for part in parts):
         problems = [part.scene["detail"] for part in parts if part.scene["detail"]]
         reason = f" ({problems[0]})" if problems else ""
@@ -98,7 +101,7 @@ def index(
     scene_table, inputs = _with_mined(scene_table, folder / SCENES.file_name, digest)
     catalog.write(SCENES, scene_table, folder / SCENES.file_name, inputs=inputs)
     _write_quarantine(called, parts, folder, digest)
-    roots.remember_root(called, catalogs, root)
+    roots.remember_root(called, catalogs, root, dataset)
     return Indexed(
         called,
         folder,
@@ -176,7 +179,7 @@ def _index_stream(called: str, root: Path, scene: Scene, stream: Stream) -> _Par
         "split": [scene.split] * num,
         "scene": [_printable(scene.scene)] * num,
         "stream": [stream.stream] * num,
-        "group": [stream.group] * num,
+        "group": [stream.group and _printable(stream.group)] * num,
         "frame": np.arange(num, dtype=np.int32),
         "path": paths,
         "bytes": pa.array(size, pa.int64(), mask=size < 0),
@@ -200,7 +203,7 @@ def _index_stream(called: str, root: Path, scene: Scene, stream: Stream) -> _Par
         "split": scene.split,
         "scene": _printable(scene.scene),
         "stream": stream.stream,
-        "group": stream.group,
+        "group": stream.group and _printable(stream.group),
         "num_frames": num,
         "num_posed": int(posed.sum()),
         "num_points": len(stream.model.point_ids) if stream.model is not None else None,
@@ -214,9 +217,12 @@ def _look(root: Path, path: str) -> tuple[str, str, int, int, Header | None]:
     # (status, reason, bytes, mtime, header) of one file; no pixel is decoded
     try:
         full = inside(root, path)
-        with open(full, "rb", buffering=0) as file:
+        # without O_NONBLOCK, opening a pipe would wait for whoever writes into it
+        with open(full, "rb", buffering=0, opener=_without_waiting) as file:
             found = os.fstat(file.fileno())
             number = file.fileno()
+            if not stat.S_ISREG(found.st_mode):
+                return "unreadable", "not a regular file", -1, -1, None
             if found.st_size == 0:
                 return "empty", "0 bytes", 0, found.st_mtime_ns, None
             try:
@@ -225,7 +231,7 @@ def _look(root: Path, path: str) -> tuple[str, str, int, int, Header | None]:
                 status = "truncated" if isinstance(error, TruncatedError) else "unreadable"
                 return status, str(error), found.st_size, found.st_mtime_ns, None
     except (FileNotFoundError, NotADirectoryError):
-        return "missing", "named by the model or list, not on disk", -1, -1, None
+        return "missing", "named by a model, a list or a link, not on disk", -1, -1, None
     except (IsADirectoryError, LayoutError) as error:
         return "unreadable", "a folder" if isinstance(error, OSError) else "its path leaves the root", -1, -1, None
     except OSError as error:
@@ -233,6 +239,10 @@ def _look(root: Path, path: str) -> tuple[str, str, int, int, Header | None]:
     if _printable(path) != path:
         return "name_not_utf8", "the name's bytes are not UTF-8", found.st_size, found.st_mtime_ns, header
     return "ok", "", found.st_size, found.st_mtime_ns, header
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _printable(text: str) -> str:

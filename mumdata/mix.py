@@ -116,7 +116,13 @@ def _definition(definition: str) -> dict[str, dict[str, Any]]:
     for key in table:
         if key not in ("title", "dataset"):
             raise ConfigError(f"{path}: {unknown('key', key, ('title', 'dataset'))}")
-    for entry in table.get("dataset", []):
+    listed = table.get("dataset", [])
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise ConfigError(f"{path}: datasets are written as [[dataset]] tables")
+    for entry in listed:
+        fewest = entry.get("min_frames", 2)
+        if not isinstance(fewest, int) or fewest < 1:
+            raise ConfigError(f"{path}: min_frames is {fewest!r}, not a number from 1 up")
         for key in entry:
             if key not in _KEYS:
                 raise ConfigError(f"{path}: {unknown('key', key, _KEYS)}")

@@ -109,8 +109,12 @@ def covisible_pairs(
     """
     # pairs depend on the frames and tracks alone, so those of an earlier run are taken where the frames are the same
     path = folder / COVISIBILITY.file_name
-    if path.exists() and catalog.read_footer(COVISIBILITY, path).inputs.get("frames") == digest:
-        return _from_catalog(path, groups), catalog.read_footer(COVISIBILITY, path).content_digest
+    try:
+        footer = catalog.read_footer(COVISIBILITY, path)
+        if footer.inputs.get("frames") == digest:
+            return _from_catalog(path, groups), footer.content_digest
+    except CatalogError:
+        pass  # none yet, or a broken one: the models tell
     root = roots.find_root(name, catalogs, root)
     by_scene: dict[tuple[str | None, str], list[int]] = {}
     for place, group in enumerate(groups):

@@ -16,7 +16,7 @@ from typing import Any
 from mumdata.errors import ConfigError, LayoutError
 from mumdata.files import write_text
 
-__all__ = ["find_root", "remember_root", "variable_name", "read_toml"]
+__all__ = ["find_root", "read_toml", "remember_root", "remembered_dataset", "variable_name"]
 
 
 def variable_name(name: str) -> str:
@@ -48,12 +48,19 @@ def find_root(name: str, catalogs: Path, root: Path | None = None) -> Path:
     return folder
 
 
-def remember_root(name: str, catalogs: Path, root: Path) -> None:
-    """Write catalogs/<name>/root.toml, unless it already says so."""
+def remember_root(name: str, catalogs: Path, root: Path, dataset: str) -> None:
+    """Write catalogs/<name>/root.toml, unless it already says so; `dataset` is what the catalog was indexed as."""
     target = catalogs / name / "root.toml"
     text = f"root = {json.dumps(str(root.absolute()), ensure_ascii=False)}\n"
+    text += f"dataset = {json.dumps(dataset)}\n"
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         write_text(target, text)
+
+
+def remembered_dataset(name: str, catalogs: Path) -> str | None:
+    """Return what a catalog was last indexed as (`colmap` for one's own `holiday`, say), or None."""
+    written = catalogs / name / "root.toml"
+    return str(read_toml(written).get("dataset")) if written.is_file() else None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -61,5 +68,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error

@@ -19,7 +19,7 @@ import pyarrow as pa
 from mumdata import catalog, engine, geometry
 from mumdata import covisibility as shared
 from mumdata import datasets as known
-from mumdata.errors import ConfigError, MumError, unknown
+from mumdata.errors import CatalogError, ConfigError, MumError, unknown
 from mumdata.index import module_of
 from mumdata.mining import RULES, USES, Options, Stream, explain_nothing, mine, parameters
 from mumdata.pairs import Group, StreamPairs, covisible_pairs, groups_of
@@ -125,6 +125,13 @@ def mine_sequences(
         made_by["allow_eval_scenes"] = True
     inputs = {"frames": digest} | ({"covisibility": pairs_digest} if pairs_digest else {})
     table = _sequence_table(name, rule, groups, found)
+    reasons = Counter(result.reason for result in found if result.reason)
+    if not table.num_rows:
+        # what an earlier run mined from these frames stays; without one, scenes.parquet tells why there is nothing
+        if not _mined_before(folder, digest):
+            _update_scenes(folder, groups, found, {"frames": digest})
+        most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no stream has frames"
+        raise MumError(f"{name}: no scene yields a sequence ({most}); see 'mumdata stats scenes'")
     digest_out, changed = catalog.write(
         SEQUENCES,
         table,
@@ -134,10 +141,6 @@ def mine_sequences(
         parameters=made_by,
     )
     _update_scenes(folder, groups, found, {"frames": digest, "sequences": digest_out})
-    reasons = Counter(result.reason for result in found if result.reason)
-    if not table.num_rows:
-        most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-        raise MumError(f"{name}: no scene yields a sequence ({most}); see 'mumdata stats scenes'")
     distinct = sum(len({sequence.tobytes() for sequence in result.sequences}) for result in found)
     return Mined(
         name,
@@ -165,6 +168,13 @@ def _options(spec: known.Spec, rule: str, preset: str, seed: int, given: dict[st
     if rule == spec.rule:
         values = {**spec.presets.get(preset, {}), **values}
     return Options(seed=seed, **values)
+
+
+def _mined_before(folder: Path, frames_digest: str) -> bool:
+    try:
+        return catalog.read_footer(SEQUENCES, folder / SEQUENCES.file_name).inputs.get("frames") == frames_digest
+    except CatalogError:
+        return False
 
 
 def _mine(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from mumdata import catalog
 from mumdata.errors import CatalogError, ConfigError, unknown
-from mumdata.schema import MIX, SCHEMAS
+from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCHEMAS, SEQUENCES, Schema
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-__all__ = ["TOPICS", "connect", "stats"]
+__all__ = ["TOPICS", "connect", "stale", "stats"]
 
 _OVERVIEW = """
 WITH f AS (SELECT dataset, count(*) AS frames, count(*) FILTER (status <> 'ok') AS bad FROM frames GROUP BY ALL),
@@ -78,10 +78,14 @@ def stats(
         raise unknown("topic", topic, TOPICS)
     with connect(catalogs, dataset) as connection:
         try:
+            if sql is not None:
+                kinds = [statement.type for statement in connection.extract_statements(sql)]
+                if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+                    raise ConfigError("--sql takes one SELECT statement; catalogs are changed by their commands alone")
             return connection.sql(sql if sql is not None else TOPICS[topic]).df()
         except duckdb.Error as error:
             if sql is None:
-                raise
+                raise CatalogError(f"a catalog under {catalogs} is damaged; run the command that writes it") from error
             first = str(error).strip().splitlines()[0]
             raise ConfigError(f"the query failed: {first}") from error
         except AttributeError:  # a statement without a result
@@ -95,13 +99,15 @@ def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duc
     catalogs = Path(catalogs)
     connection = duckdb.connect()
     any_found = False
+    outdated = stale(catalogs, dataset)
     for schema in SCHEMAS.values():
         if schema is MIX:
             paths = [catalogs / MIX.file_name] if (catalogs / MIX.file_name).exists() else []
         else:
-            paths = sorted(catalogs.glob(f"{dataset or '*'}/{schema.file_name}"))
+            paths = _files(catalogs, schema, dataset)
         for path in paths:
             catalog.read_footer(schema, path)
+        paths = [path for path in paths if path not in outdated]
         any_found |= bool(paths)
         source = _source(paths) if paths else _empty(schema.name, connection)
         extra = ""
@@ -113,6 +119,22 @@ def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duc
         where = f"{catalogs}/{dataset}" if dataset else f"{catalogs}"
         raise CatalogError(f"no catalog under {where}; run 'mumdata index NAME --root DIR'")
     return connection
+
+
+def stale(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> list[Path]:
+    """Return the files that were made from frames other than those now indexed; the views leave them out."""
+    found = []
+    for schema in (COVISIBILITY, SEQUENCES):
+        for path in _files(Path(catalogs), schema, dataset):
+            frames = path.with_name(FRAMES.file_name)
+            made_from = catalog.read_footer(schema, path).inputs.get("frames")
+            if not frames.exists() or catalog.read_footer(FRAMES, frames).content_digest != made_from:
+                found.append(path)
+    return found
+
+
+def _files(catalogs: Path, schema: Schema, dataset: str | None) -> list[Path]:
+    return [path for path in sorted(catalogs.glob(f"*/{schema.file_name}")) if dataset in (None, path.parent.name)]
 
 
 def _source(paths: list[Path]) -> str:

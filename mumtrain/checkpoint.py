@@ -93,7 +93,12 @@ def save_checkpoint(
     }
     path = checkpoint_path(run, step)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:
+            # torch tells a failed write, on a full disk above all, in its own words
+            raise MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
     return path
 
 

@@ -205,7 +205,7 @@ def _parse(key: str, hint: Any, text: str) -> Any:
         value = hint(text)
     except ValueError:
         raise ConfigError(f"{key} takes {_TYPE_NAMES[hint]}, not '{text}'") from None
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} takes a finite number, not '{text}'")
     return value
 

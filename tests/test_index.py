@@ -408,7 +408,7 @@ def test_the_root_is_found_in_the_documented_order(
     for name in "abcd":
         (tmp_path / name).mkdir()
     catalogs = tmp_path / "c"
-    remember_root("x-y", catalogs, tmp_path / "a")
+    remember_root("x-y", catalogs, tmp_path / "a", "folder")
     assert find_root("x-y", catalogs) == tmp_path / "a"
     (catalogs / "roots.toml").write_text(f'"x-y" = "{tmp_path / "b"}"\n')
     assert find_root("x-y", catalogs) == tmp_path / "b"
@@ -418,3 +418,56 @@ def test_the_root_is_found_in_the_documented_order(
     monkeypatch.setenv("MUM_ROOT_X_Y", str(tmp_path / "c"))
     assert find_root("x-y", catalogs) == tmp_path / "c"
     assert find_root("x-y", catalogs, tmp_path / "d") == tmp_path / "d"
+
+
+def test_links_pipes_and_loops_do_not_stop_an_index(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    write_picture(root / "a/one.jpg")
+    (root / "a/self.jpg").symlink_to("self.jpg")
+    (root / "a/up").symlink_to("..")
+    os.mkfifo(root / "a/pipe.jpg")
+    for name in ("folder", "colmap"):
+        index(name, root=root, name=f"{name}-x", catalogs=tmp_path / "c")
+        found = statuses(tmp_path / f"c/{name}-x")
+        assert found == {"a/one.jpg": "ok", "a/self.jpg": "unreadable", "a/pipe.jpg": "unreadable"}
+
+
+def test_clips_with_strange_trajectories(world: Path, tmp_path: Path) -> None:
+    root = tmp_path / "re"
+    shutil.copytree(world / "realestate10k", root)
+    texts = sorted((root / "RealEstate10K/train").glob("*.txt"))
+    whole = [path for path in texts if any((root / "dataset/train" / path.stem).glob("*.png"))]
+    lines = whole[0].read_text().splitlines()
+    for change in (lines[1:], [lines[0], "9" * 20 + lines[1][lines[1].index(" ") :]], [lines[0], "-1 2 3"], []):
+        whole[0].write_text("\n".join(change) + "\n")
+        index("realestate10k", root=root, catalogs=tmp_path / "c")
+        scenes = catalog.read_scenes("realestate10k", catalogs=tmp_path / "c").set_index("scene")
+        assert scenes.status[whole[0].stem] == "bad_model"
+        assert whole[0].name in scenes.detail[whole[0].stem]
+    frame = next((root / "dataset/train" / whole[1].stem).glob("*.png"))
+    shutil.copy(frame, frame.with_name("0" + frame.name))
+    index("realestate10k", root=root, catalogs=tmp_path / "c")
+    assert "named_twice" in quarantined(tmp_path / "c/realestate10k").values()
+
+
+def test_a_catalog_of_ones_own_is_indexed_again_by_its_name(tmp_path: Path) -> None:
+    write_picture(tmp_path / "r/a.jpg")
+    index("folder", root=tmp_path / "r", name="trip", catalogs=tmp_path / "c")
+    path = tmp_path / "c/trip/frames.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    assert index("trip", catalogs=tmp_path / "c").changed
+    assert statuses(tmp_path / "c/trip") == {"a.jpg": "ok"}
+
+
+def test_a_damaged_page_is_written_anew(world: Path, tmp_path: Path) -> None:
+    index("imagenet", root=world / "imagenet", catalogs=tmp_path)
+    path = tmp_path / "imagenet/frames.parquet"
+    data = bytearray(path.read_bytes())
+    data[100:400] = bytes(300)
+    path.write_bytes(data)
+    from mumdata.errors import CatalogError
+
+    with pytest.raises(CatalogError, match="run 'mumdata index imagenet'"):
+        catalog.read(FRAMES, path)
+    index("imagenet", root=world / "imagenet", catalogs=tmp_path)
+    assert catalog.read(FRAMES, path).num_rows == 58

@@ -175,7 +175,8 @@ def test_options_presets_and_seeds(catalogs: Path, tmp_path: Path) -> None:
     folder = copied(catalogs, tmp_path / "2", "megascenes")
     with pytest.raises(MumError, match="no scene yields a sequence"):
         mine_sequences("megascenes", catalogs=folder, preset="mum-paper", min_metric=0.9)
-    assert catalog.read(SEQUENCES, folder / "megascenes/sequences.parquet").num_rows == 0
+    # what was mined before stays
+    assert catalog.read(SEQUENCES, folder / "megascenes/sequences.parquet").num_rows > 0
 
 
 def test_where_a_scene_yields_nothing_stats_says_why(catalogs: Path) -> None:
@@ -405,3 +406,36 @@ def test_a_picture_folder_without_a_usable_image(tmp_path: Path) -> None:
     write_picture(tmp_path / "r/a.jpg")
     assert index("folder", root=tmp_path / "r", name="r", catalogs=tmp_path / "c").changed
     assert mine_sequences("r", catalogs=tmp_path / "c").num_sequences == 1
+
+
+def test_files_made_from_other_frames_are_not_counted(tmp_path: Path) -> None:
+    from mumdata.stats import stale
+
+    for number in range(2):
+        write_picture(tmp_path / f"r/{number}.jpg", seed=number)
+    index("folder", root=tmp_path / "r", name="r", catalogs=tmp_path / "c")
+    mine_sequences("r", catalogs=tmp_path / "c")
+    assert stale(tmp_path / "c") == []
+    (tmp_path / "r/1.jpg").unlink()
+    index("folder", root=tmp_path / "r", name="r", catalogs=tmp_path / "c")
+    assert [path.name for path in stale(tmp_path / "c")] == ["sequences.parquet"]
+    assert stats(catalogs=tmp_path / "c").seqs.tolist() == [0]
+
+
+def test_a_broken_file_of_pairs_is_made_again(world: Path, catalogs: Path, tmp_path: Path) -> None:
+    folder = copied(catalogs, tmp_path, "megadepth")
+    path = folder / "megadepth/covisibility.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500])
+    mine_sequences("megadepth", catalogs=folder, root=world / "megadepth")
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "sql", ["COPY (SELECT 1) TO 'x.csv'", "SELECT 1; SELECT 2", "DROP VIEW frames", "ATTACH 'x.db'"]
+)
+def test_a_query_only_reads(catalogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="one SELECT"):
+        stats(sql=sql, catalogs=catalogs)
+    assert list(tmp_path.iterdir()) == []

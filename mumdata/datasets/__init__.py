@@ -137,7 +137,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if _is_folder(entry):
                     if not entry.name.startswith(".") and entry.name != "__MACOSX":
                         folders.append(entry.name)
                 else:
@@ -145,6 +145,13 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         raise LayoutError(f"{folder} cannot be listed: {error.strerror}") from error
     return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: listed as a file, whose reading then says what is wrong
+        return False
 
 
 def first_folder(root: Path, candidates: Iterable[str]) -> str | None:

@@ -42,9 +42,13 @@ def scenes(root: Path) -> list[Scene]:
     """List the scenes under the root; LayoutError where there is neither a model nor an image."""
     models: dict[str, list[str]] = defaultdict(list)
     photos: dict[str, list[str]] = defaultdict(list)
-    pending = [""]
+    pending, seen = [""], set()
     while pending:
         folder = pending.pop()
+        found_at = Path(root, folder).stat()
+        if (found_at.st_dev, found_at.st_ino) in seen:  # a link back up, or to a folder that was listed already
+            continue
+        seen.add((found_at.st_dev, found_at.st_ino))
         folders, files = list_folder(Path(root, folder))
         if is_model(Path(root, folder)):
             models[_scene_of_model(folder)].append(folder)

@@ -64,11 +64,15 @@ def read(root: Path, scene: Scene) -> list[Stream]:
         except ValueError as error:
             problem, detail = "bad_model", f"{text}: {error}"
     files = list_folder(Path(root, folder))[1] if folder else []
-    on_disk, ignored = {}, []
+    on_disk: dict[int, str] = {}
+    ignored = []
     for name in files:
         stem = name.rpartition(".")[0]
         if looks_like_image(name) and re.fullmatch(r"[0-9]{1,18}", stem):
-            on_disk[int(stem)] = name
+            if int(stem) in on_disk:
+                ignored.append((f"{folder}/{name}", "named_twice", f"the same timestamp as {on_disk[int(stem)]}"))
+            else:
+                on_disk[int(stem)] = name
         else:
             ignored.append((f"{folder}/{name}", "unexpected_name", "not <timestamp>.png or .jpg"))
     if not on_disk:
@@ -107,7 +111,7 @@ def read(root: Path, scene: Scene) -> list[Stream]:
 def _trajectory(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
     # line 1 the video's address; then timestamp, fx fy cx cy over width and height, two zeros, 3x4 cam_from_world
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or not lines[0].strip():
+    if not lines or not lines[0].strip() or len(lines[0].split()) == 19:
         raise ValueError("line 1 should be the video's address")
     stamps, numbers = [], []
     for number, line in enumerate(lines[1:], start=2):
@@ -116,6 +120,8 @@ def _trajectory(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
             continue
         if len(fields) != 19:
             raise ValueError(f"line {number} has {len(fields)} columns, not 19")
+        if not 0 <= int(fields[0]) < 1 << 63:
+            raise ValueError(f"line {number} has the timestamp {fields[0]}")
         stamps.append(int(fields[0]))
         numbers.append([float(value) for value in fields[1:]])
     if len(set(stamps)) != len(stamps):

@@ -57,7 +57,7 @@ class Options:
         for name, least in (
             ("min_frames", 1),
             ("max_frames", 1),
-            ("per_scene", 0),
+            ("per_scene", 1),
             ("min_shared", 0),
             ("chunk_size", 1),
         ):
