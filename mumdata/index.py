@@ -291,6 +291,7 @@ def _lists(values: tuple[tuple[float, ...] | None, ...]) -> pa.Array:
 
 def _scene_status(stream: Stream, status: list[str], posed: np.ndarray) -> tuple[str, str | None]:
     counts = Counter(status)
+    counts.update(reason for _, reason, _ in stream.ignored if reason in ("leaves_root", "named_twice"))
     bad = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if name != "ok")
     if stream.problem is not None:
         return stream.problem, "; ".join(filter(None, (stream.detail, bad))) or None

@@ -234,7 +234,7 @@ def _update_scenes(folder: Path, groups: list[Group], found: list[_Found], input
     for row in rows:
         group, result = by_key.get((row["split"], row["scene"], row["stream"]), (None, None))
         if group is None or result is None:
-            row |= {"num_sequences": 0, "why_no_sequence": "no frames"}
+            row |= {"num_sequences": 0, "why_no_sequence": None if row["detail"] else "no frames"}
             continue
         row |= {"num_sequences": len(result.sequences), "why_no_sequence": result.reason}
         if result.pairs is not None:

@@ -331,6 +331,15 @@ def test_broken_models_and_images_are_statuses(world: Path, tmp_path: Path) -> N
     assert len(frames[frames.scene == "cut"]) == len(images)
 
 
+def test_a_model_with_a_file_missing_is_named(world: Path, tmp_path: Path) -> None:
+    root = colmap_scene(world, tmp_path / "half")
+    (root / "sparse/0/cameras.bin").unlink()
+    index("colmap", root=root, name="half", catalogs=tmp_path / "c")
+    scenes = catalog.read_scenes("half", catalogs=tmp_path / "c")
+    assert set(scenes.status) == {"bad_model", "no_model"}
+    assert "cameras" in scenes[scenes.status == "bad_model"].detail.iloc[0]
+
+
 def test_only_broken_models_and_no_images_is_an_error(world: Path, tmp_path: Path) -> None:
     root = colmap_scene(world, tmp_path / "cut")
     shutil.rmtree(root / "images")
@@ -353,6 +362,9 @@ def test_a_model_that_names_files_outside_its_root(tmp_path: Path) -> None:
     index("colmap", root=tmp_path / "r", name="r", catalogs=tmp_path / "c")
     assert statuses(tmp_path / "c/r") == {"images/ok.jpg": "ok"}
     assert sorted(quarantined(tmp_path / "c/r").values()) == ["leaves_root", "leaves_root"]
+    scenes = catalog.read_scenes("r", catalogs=tmp_path / "c")
+    assert scenes.status.tolist() == ["bad_images"]
+    assert "2 leaves_root" in scenes.detail[0]
 
 
 def test_names_match_by_unicode_form(tmp_path: Path) -> None:

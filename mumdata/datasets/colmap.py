@@ -32,6 +32,7 @@ SPEC = Spec(
 
 # folders that belong to a scene rather than being one
 _MODEL_FOLDER = re.compile(r"(sparse|colmap|reconstruction|model|distorted|undistorted|dense)s?([-_]?te?xt|[-_]?bin)?")
+_MODEL_FILES = {"images.bin", "points3D.bin", "points3D.txt"}
 _IMAGE_FOLDERS = ("images", "input", "imgs", "image", "rgb", "photos")
 # downscaled copies that other tools write beside the photos: not photos of their own
 _COPIES = re.compile(r"(images|input|imgs|image|rgb|photos)_\d+")
@@ -50,7 +51,8 @@ def scenes(root: Path) -> list[Scene]:
             continue
         seen.add((found_at.st_dev, found_at.st_ino))
         folders, files = list_folder(Path(root, folder))
-        if is_model(Path(root, folder)):
+        # a model with a file missing is listed as well: reading it names the file
+        if is_model(Path(root, folder)) or _MODEL_FILES & set(files):
             models[_scene_of_model(folder)].append(folder)
         if any(looks_like_image(name) for name in files):
             photos[_scene_of_photos(folder)].append(folder)
