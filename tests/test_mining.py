@@ -108,7 +108,8 @@ def test_anchors_depend_on_seed_and_stream_alone() -> None:
 def test_overlap_chains_need_shared_points() -> None:
     stream, _ = random_stream(1, num=20, num_points=8, seen=8)
     assert mine("chain-overlap", replace(stream, pairs=None), Options(min_frames=1)) == []
-    assert mine("chain-overlap", stream, Options(min_frames=1, per_scene=0)) == []
+    with pytest.raises(ConfigError, match="per_scene"):
+        Options(min_frames=1, per_scene=0)
     assert mine("chain-overlap", replace(stream, usable=np.zeros(20, dtype=bool)), Options(min_frames=1)) == []
     empty = np.empty(0, dtype=np.int32)
     assert mine("chain-overlap", Stream(KEY, np.empty(0, dtype=bool), covisibility(0, empty, empty)), Options()) == []

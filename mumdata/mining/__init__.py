@@ -102,8 +102,6 @@ def explain_nothing(stream: Stream, options: Options, rule: str) -> str:
     if not both.any():
         return "no two usable frames share a 3D point"
     if rule == "chain-overlap":
-        if filled.per_scene == 0:
-            return "per_scene is 0"
         needed, best = max(1, filled.min_shared), int(stream.pairs.shared[both].max())
         if best < needed:
             return f"no two usable frames share {needed} points (most: {best})"
