@@ -22,8 +22,9 @@ from mumdata.colmap_records import (
     tracks_bin,
     tracks_txt,
 )
-from mumdata.errors import ModelError
+from mumdata.errors import LayoutError, ModelError
 from mumdata.geometry import intrinsics_from_params, rotation_from_quaternion
+from mumdata.tree import Tree
 
 __all__ = ["Model", "is_model", "read_model"]
 
@@ -54,41 +55,45 @@ class Model:
     num_repeated: int  # observations left out because their image sees the point already
 
 
-def _suffix(folder: Path) -> str | None:
+def _suffix(files: list[str]) -> str | None:
     for suffix in (".bin", ".txt"):
-        if all(Path(folder, part + suffix).is_file() for part in _PARTS):
+        if all(part + suffix in files for part in _PARTS):
             return suffix
     return None
 
 
-def is_model(folder: Path) -> bool:
+def is_model(folder: Path | str, tree: Tree | None = None) -> bool:
     """Tell whether a folder holds a complete set of cameras, images and points3D, all .bin or all .txt."""
-    return _suffix(Path(folder)) is not None
+    tree, folder = (Tree(Path(folder)), "") if tree is None else (tree, str(folder))
+    return _suffix(tree.files(folder)) is not None
 
 
-def read_model(folder: Path) -> Model:
-    """Read the model in a folder; the binary files where they are complete, else the text files.
+def read_model(folder: Path | str, tree: Tree | None = None) -> Model:
+    """Read the model in a folder, or in `folder` of a tree; the binary files where complete, else the text files.
 
     Observations come from the tracks in points3D; a keypoint in images may say that it belongs to the same point or to
     none, anything else is an error, as in COLMAP. A model without images or without points is legal. ModelError where
     a file is missing, cut short, too long, or where ids, counts, cameras or poses make no sense.
     """
-    folder = Path(folder)
-    suffix = _suffix(folder)
+    tree, folder = (Tree(Path(folder)), "") if tree is None else (tree, str(folder))
+    files = tree.files(folder)
+    suffix = _suffix(files)
+    shown = tree.root / folder
     if suffix is None:
-        present = sorted(path.name for path in folder.glob("*") if path.stem in _PARTS and path.is_file())
+        present = [name for name in files if name.rpartition(".")[0] in _PARTS]
         missing = [part for part in _PARTS if f"{part}.bin" not in present]
         raise ModelError(
-            f"{folder} holds no complete model: {', '.join(f'{part}.bin' for part in missing)} missing and no complete "
+            f"{shown} holds no complete model: {', '.join(f'{part}.bin' for part in missing)} missing and no complete "
             f"set of .txt files (found: {', '.join(present) or 'none'}); copy or export the model again"
         )
-    paths = [folder / (part + suffix) for part in _PARTS]
+    cameras, images, tracks = (shown / (part + suffix) for part in _PARTS)
     try:
-        if suffix == ".bin":
-            return _model(cameras_bin(paths[0]), images_bin(paths[1]), tracks_bin(paths[2]))
-        return _model(cameras_txt(paths[0]), images_txt(paths[1]), tracks_txt(paths[2]))
-    except OSError as error:
-        raise ModelError(f"cannot read the model in {folder}: {error}") from error
+        data = [tree.map(f"{folder}/{part}{suffix}" if folder else part + suffix) for part in _PARTS]
+    except LayoutError as error:
+        raise ModelError(f"cannot read the model in {shown}: {error}") from error
+    if suffix == ".bin":
+        return _model(cameras_bin(cameras, data[0]), images_bin(images, data[1]), tracks_bin(tracks, data[2]))
+    return _model(cameras_txt(cameras, data[0]), images_txt(images, data[1]), tracks_txt(tracks, data[2]))
 
 
 def _refuse_repeats(path: Path, ids: np.ndarray, what: str) -> None:

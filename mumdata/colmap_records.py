@@ -1,11 +1,13 @@
 """COLMAP's files, record by record: cameras, images and points3D in binary or text.
 
-In: one file. Out: its records as arrays, with every count and size checked against the file before it is believed.
-What the records of the three files say about each other is checked in `mumdata.colmap`.
+In: one file's bytes, and its path for messages. Out: its records as arrays, with every count and size checked against
+the file before it is believed. What the records of the three files say about each other is checked in
+`mumdata.colmap`.
 """
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 from array import array
@@ -29,6 +31,8 @@ __all__ = [
     "tracks_bin",
     "tracks_txt",
 ]
+
+Data = mmap.mmap | bytes
 
 _LONGEST_NAME = 4096  # Linux's limit for a path; a name without an end must not swallow the file
 
@@ -71,16 +75,13 @@ class Tracks:
 # --- binary -----------------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path, least_bytes: int, what: str) -> tuple[mmap.mmap | bytes, int]:
-    """Map a file and read its leading count, refused where so many records do not fit into the file."""
-    with open(path, "rb") as file:
-        size = path.stat().st_size
-        if size < 8:
-            raise ModelError(f"{path} has {size} bytes, too few for its count of {what}; copy the file again")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    (num,) = struct.unpack_from("<Q", data)
+def _count(path: Path, data: Data, least_bytes: int, what: str) -> int:
+    """Read a file's leading count, refused where so many records do not fit into the file."""
+    if len(data) < 8:
+        raise ModelError(f"{path} has {len(data)} bytes, too few for its count of {what}; copy the file again")
+    num: int = struct.unpack_from("<Q", data)[0]
     _fits(path, num, (len(data) - 8) // least_bytes, what)
-    return data, num
+    return num
 
 
 def _fits(path: Path, num: int, most: int, what: str) -> None:
@@ -95,7 +96,7 @@ def _ends(path: Path, position: int, size: int, what: str) -> None:
         )
 
 
-def _gather(data: mmap.mmap | bytes, offsets: np.ndarray, num_bytes: int) -> np.ndarray:
+def _gather(data: Data, offsets: np.ndarray, num_bytes: int) -> np.ndarray:
     """Copy `num_bytes` bytes from each offset, uint8 [n, num_bytes]; the offsets are known to fit."""
     if len(offsets) == 0:
         return np.empty((0, num_bytes), dtype=np.uint8)
@@ -103,9 +104,9 @@ def _gather(data: mmap.mmap | bytes, offsets: np.ndarray, num_bytes: int) -> np.
     return windows[offsets]
 
 
-def cameras_bin(path: Path) -> dict[int, Camera]:
+def cameras_bin(path: Path, data: Data) -> dict[int, Camera]:
     """Read cameras.bin: camera id -> camera."""
-    data, num = _open(path, 40, "cameras")
+    num = _count(path, data, 40, "cameras")
     cameras: dict[int, Camera] = {}
     position = 8
     for _ in range(num):
@@ -122,9 +123,9 @@ def cameras_bin(path: Path) -> dict[int, Camera]:
     return cameras
 
 
-def images_bin(path: Path) -> Images:
+def images_bin(path: Path, data: Data) -> Images:
     """Read images.bin; keypoints are skipped, their point ids looked up on demand."""
-    data, num = _open(path, 73, "images")
+    num = _count(path, data, 73, "images")
     ids, camera_ids, names = [], [], []
     poses, num_keypoints, starts = np.empty((num, 7)), np.empty(num, dtype=np.int64), np.empty(num, dtype=np.int64)
     position = 8
@@ -149,9 +150,9 @@ def images_bin(path: Path) -> Images:
     return Images(path, ids, names, camera_ids, poses, num_keypoints, point_id_at)
 
 
-def tracks_bin(path: Path) -> Tracks:
+def tracks_bin(path: Path, data: Data) -> Tracks:
     """Read points3D.bin."""
-    data, num = _open(path, 51, "points")
+    num = _count(path, data, 51, "points")
     # A record is id (8 bytes), position (24), colour (3), error (8), track length (8), then 8 bytes an element: where
     # the next one starts is known only after this one's length, so that much is a loop, and the rest is not.
     starts = array("q", [8])
@@ -179,11 +180,10 @@ def tracks_bin(path: Path) -> Tracks:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(data: Data) -> Iterator[tuple[int, bytes]]:
     """Yield (line number, line without its end) of a text file."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            yield number, line.rstrip(b"\r\n")
+    for number, line in enumerate(io.BytesIO(data[:]), 1):
+        yield number, line.rstrip(b"\r\n")
 
 
 def _records(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -202,10 +202,10 @@ def _id(text: bytes) -> int:
     return value
 
 
-def cameras_txt(path: Path) -> dict[int, Camera]:
+def cameras_txt(path: Path, data: Data) -> dict[int, Camera]:
     """Read cameras.txt: camera id -> camera."""
     cameras: dict[int, Camera] = {}
-    for number, line in _records(_lines(path)):
+    for number, line in _records(_lines(data)):
         fields = line.split()
         try:
             camera_id, size = _id(fields[0]), (int(fields[2]), int(fields[3]))
@@ -216,11 +216,11 @@ def cameras_txt(path: Path) -> dict[int, Camera]:
     return cameras
 
 
-def images_txt(path: Path) -> Images:
+def images_txt(path: Path, data: Data) -> Images:
     """Read images.txt: two lines an image, the second blank where it has no keypoints."""
     ids, camera_ids, names, poses = [], [], [], []
     keypoint_ids: list[np.ndarray] = []
-    lines = _lines(path)
+    lines = _lines(data)
     for number, line in _records(lines):
         fields = line.strip().split(None, 9)  # the name is the rest of the line: it may hold spaces
         try:
@@ -245,10 +245,10 @@ def images_txt(path: Path) -> Images:
     return Images(path, ids, names, camera_ids, pose_array, num_keypoints, lambda rows, kp: every[starts[rows] + kp])
 
 
-def tracks_txt(path: Path) -> Tracks:
+def tracks_txt(path: Path, data: Data) -> Tracks:
     """Read points3D.txt."""
     ids, lengths, elements, points = array("q"), array("q"), array("q"), array("d")
-    for number, line in _records(_lines(path)):
+    for number, line in _records(_lines(data)):
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise _bad_line(path, number, "expected POINT3D_ID X Y Z R G B ERROR and pairs of IMAGE_ID POINT2D_IDX")

@@ -26,6 +26,7 @@ from mumdata.files import inside
 from mumdata.geometry import scale_intrinsics
 from mumdata.images import Header, read_header
 from mumdata.schema import FRAMES, QUARANTINE, SCENES
+from mumdata.tree import Tree
 
 __all__ = ["MINED_COLUMNS", "Indexed", "index", "known_names", "module_of"]
 
@@ -84,7 +85,7 @@ def index(
     module = load(dataset)
     called = _called(dataset, name)
     root = roots.find_root(called, catalogs, root)
-    scenes = module.scenes(root)
+    scenes = module.scenes(Tree(root, module.SPEC.archives))
     parts: list[_Part] = []
     work = functools.partial(_index_scene, dataset, called, root, all_images)
     for found in engine.each(work, scenes, workers, f"indexing {called}"):
@@ -141,7 +142,7 @@ def _called(dataset: str, name: str | None) -> str:
 def _index_scene(dataset: str, called: str, root: Path, all_images: bool, scene: Scene) -> list[_Part]:
     module = load(dataset)
     try:
-        streams = module.read(root, scene)
+        streams = module.read(Tree(root, module.SPEC.archives), scene)
     except MumError as error:  # one scene that cannot be listed does not end the run: it is a row with a status
         streams = [Stream(None, (), problem="unreadable", detail=str(error).replace(f"{root}/", ""))]
     if dataset == "megascenes" and not all_images:
@@ -193,9 +194,10 @@ def _index_stream(called: str, root: Path, scene: Scene, stream: Stream) -> _Par
         "cam_from_world": _fixed(cameras.cam_from_world.reshape(num, 12), posed) if cameras else None,
         "num_points": num_points,
         "depth_path": list(stream.depth_paths) if stream.depth_paths else None,
+        "mask_path": list(stream.mask_paths) if stream.mask_paths else None,
         # an image with a camera is used as stored: its camera describes the stored pixels
         "upright_quarter_turns": pa.array(turns, pa.int8(), mask=~seen | has_camera),
-        "eval_of": [stream.eval_of] * num,
+        "eval_of": ([stream.eval_of] * num if isinstance(stream.eval_of, str | None) else list(stream.eval_of)),
         "status": status,
     }
     about: dict[str, Any] = {

@@ -20,6 +20,7 @@ from mumdata import covisibility as shared
 from mumdata import datasets as known
 from mumdata.errors import CatalogError, ConfigError
 from mumdata.schema import COVISIBILITY
+from mumdata.tree import Tree
 
 __all__ = ["Group", "StreamPairs", "covisible_pairs", "groups_of"]
 
@@ -119,7 +120,8 @@ def covisible_pairs(
     by_scene: dict[tuple[str | None, str], list[int]] = {}
     for place, group in enumerate(groups):
         by_scene.setdefault(group.key[:2], []).append(place)
-    scenes = {(scene.split, scene.scene): scene for scene in module.scenes(root)}
+    tree = Tree(root, module.SPEC.archives)
+    scenes = {(scene.split, scene.scene): scene for scene in module.scenes(tree)}
     tasks = []
     for key, places in by_scene.items():
         if key not in scenes:
@@ -137,7 +139,8 @@ def covisible_pairs(
 
 def _read_pairs(name: str, dataset: str, root: Path, task: tuple[known.Scene, list[Group]]) -> list[StreamPairs | None]:
     scene, groups = task
-    streams = {stream.stream: stream for stream in known.load(dataset).read(root, scene)}
+    module = known.load(dataset)
+    streams = {stream.stream: stream for stream in module.read(Tree(root, module.SPEC.archives), scene)}
     return [_pairs_of(name, group, streams.get(group.key[2])) for group in groups]
 
 

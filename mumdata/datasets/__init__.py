@@ -1,28 +1,89 @@
 """Datasets: one file each, found by its name.
 
-In: a root folder. Out: its scenes, cheaply listed, and for each scene its streams: paths in order, cameras, tracks.
-A dataset module offers `SPEC`, `scenes(root) -> list[Scene]` and `read(root, scene) -> list[Stream]`; nothing else
-knows its layout. To add one: a file here with those three, and its name in `NAMES`.
+In: a root folder as a `Tree`. Out: its scenes, cheaply listed, and for each scene its streams: paths in order, cameras,
+tracks. A dataset module offers `SPEC`, `scenes(tree) -> list[Scene]` and `read(tree, scene) -> list[Stream]`; nothing
+else knows its layout. To add one: a file here with those three, and its name in `NAMES`.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from mumdata.colmap import Model
-from mumdata.errors import LayoutError, unknown
+from mumdata.errors import unknown
+from mumdata.tree import Tree
 
-__all__ = ["NAMES", "Cameras", "Dataset", "Scene", "Spec", "Stream", "list_folder", "load", "natural_key"]
+__all__ = [
+    "NAMES",
+    "Cameras",
+    "Dataset",
+    "KnownBad",
+    "Layout",
+    "Scene",
+    "Spec",
+    "Stream",
+    "load",
+    "natural_key",
+    "natural_order",
+]
 
-NAMES = ("realestate10k", "imagenet", "megascenes", "megadepth", "folder", "colmap")
+_ORDER = (
+    "streetview",
+    "wildrgbd",
+    "dl3dv",
+    "realestate10k",
+    "imagenet",
+    "megascenes",
+    "scannetpp",
+    "co3d",
+    "megadepth",
+    "blendedmvs",
+    "arkitscenes",
+    "hypersim",
+    "folder",
+    "colmap",
+)
+NAMES = tuple(name for name in _ORDER if importlib.util.find_spec(f"mumdata.datasets.{name}"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a dataset lies on people's disks.
+
+    `shape` says it in one line. A marker is a path of regular expressions, one a component, each matched in full: the
+    layout is recognised where a path that fits any of the markers is there. `parts` maps such patterns to what their
+    files are for; `mumdata check` reports which of them are present and which are missing. Components below a scene
+    are looked at in a few scenes only, so a pattern should fit in every scene.
+    """
+
+    name: str
+    shape: str
+    markers: tuple[str, ...]
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """Something known to be wrong with a dataset: where, why, and who says so.
+
+    `scene` and `stream` are exact, `path` is the end of a frame's path; None fits everything. Frames that fit get the
+    status `known_bad`, and a row in quarantine; with `drop` false they stay, and the scene's detail says why one may
+    doubt them.
+    """
+
+    reason: str
+    source: str
+    scene: str | None = None
+    stream: str | None = None
+    path: str | None = None
+    drop: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,17 +95,34 @@ class Spec:
     rule: str  # the mining rule that suits it
     licence: str
     source: str  # how to get it
-    layout: str  # the layouts that are recognised, in one line
+    layouts: tuple[Layout, ...]
     single_view: bool = False
+    # file patterns, relative to the root, of archives that are read as if unpacked where they lie
+    archives: tuple[str, ...] = ()
+    # what the whole dataset holds, as far as it is known, and a remark on where the figures come from
+    num_scenes: int | None = None
+    num_frames: int | None = None
+    counts: str = ""
+    known_bad: tuple[KnownBad, ...] = ()
+    # one photo may be registered several times in a stream, under paths that end in the same name
+    copies_by_name: bool = False
     # rule options by preset; "mumdata" is the default preset
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # scene -> the benchmark that evaluates on it
     eval_scenes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def layout(self) -> str:
+        """The layouts that are recognised, in one line."""
+        return "; or ".join(layout.shape for layout in self.layouts)
+
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene as found by listing: enough for a worker to read it. `places` is the dataset's own business."""
+    """One scene as found by listing: enough for a worker to read it. `places` is the dataset's own business.
+
+    (split, scene) is unique in a dataset.
+    """
 
     split: str | None
     scene: str
@@ -87,9 +165,13 @@ class Cameras:
 class Stream:
     """The frames of one (split, scene, stream) in order, before anybody looked at the image files themselves.
 
-    `paths` are relative to the root; bytes that are not UTF-8 are surrogate-escaped. `model` with `rows` (the model's
-    image row of each frame) gives the tracks. `problem` is a scene status that overrides the one found from the files;
-    `ignored` lists files that were left out: (path, reason, detail).
+    `paths` are relative to the root, as if archives were unpacked; bytes that are not UTF-8 are surrogate-escaped. So
+    are `depth_paths` and `mask_paths`, None where there is no such file. `model` with `rows` (the model's image row of
+    each frame) gives the tracks. `upright_quarter_turns` int8 [n] are the clockwise turns that make each picture
+    upright, where the cameras tell (-1: not known). `eval_of` is the benchmark that evaluates on the stream, or one
+    entry a frame. `bad` maps rows to (status, reason) for frames that the dataset itself declares unusable.
+    `problem` is a scene status that overrides the one found from the files; `ignored` lists files that were left out:
+    (path, reason, detail).
     """
 
     stream: str | None
@@ -100,7 +182,10 @@ class Stream:
     cameras: Cameras | None = None
     timestamps_s: np.ndarray | None = None
     depth_paths: tuple[str | None, ...] | None = None
-    eval_of: str | None = None
+    mask_paths: tuple[str | None, ...] | None = None
+    upright_quarter_turns: np.ndarray | None = None
+    eval_of: str | tuple[str | None, ...] | None = None
+    bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     problem: str | None = None
     detail: str | None = None
     ignored: tuple[tuple[str, str, str], ...] = ()
@@ -110,8 +195,8 @@ class Dataset(Protocol):
     """What a dataset module offers."""
 
     SPEC: Spec
-    scenes: Callable[[Path], list[Scene]]
-    read: Callable[[Path, Scene], list[Stream]]
+    scenes: Callable[[Tree], list[Scene]]
+    read: Callable[[Tree, Scene], list[Stream]]
 
 
 def load(name: str) -> Dataset:
@@ -127,33 +212,13 @@ def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
     return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece], name
 
 
-def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the sub-folders and of the files in a folder, each in text order; links are followed.
-
-    Names that start with a dot and __MACOSX are passed over as folders, not as files. Raises LayoutError where the
-    folder cannot be read.
-    """
-    folders, files = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is_folder(entry):
-                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                        folders.append(entry.name)
-                else:
-                    files.append(entry.name)
-    except OSError as error:
-        raise LayoutError(f"{folder} cannot be listed: {error.strerror}") from error
-    return sorted(folders), sorted(files)
+_DIGITS = str.maketrans("123456789", "000000000")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, say: listed as a file, whose reading then says what is wrong
-        return False
-
-
-def first_folder(root: Path, candidates: Iterable[str]) -> str | None:
-    """Return the first candidate that is a folder under the root, or None."""
-    return next((path for path in candidates if Path(root, path).is_dir()), None)
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sort names so that frame2 comes before frame10."""
+    found = sorted(names)
+    # where numbers have the same width in every name, text order is natural order
+    if len({name.translate(_DIGITS) for name in found}) > 1:
+        found.sort(key=natural_key)
+    return found

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from pathlib import Path
 
 from mumdata.colmap import is_model, read_model
-from mumdata.datasets import Scene, Spec, Stream, list_folder, natural_key
-from mumdata.datasets.reconstruction import DiskNames, bad_model, model_stream
+from mumdata.datasets import Layout, Scene, Spec, Stream, natural_key, natural_order
+from mumdata.datasets.reconstruction import bad_model, model_stream
 from mumdata.errors import LayoutError, ModelError
 from mumdata.images import looks_like_image
+from mumdata.tree import Tree
 
 __all__ = ["SPEC", "read", "scenes"]
 
@@ -26,7 +26,17 @@ SPEC = Spec(
     rule="chain-overlap",
     licence="your own; not known",
     source="your own pictures and COLMAP",
-    layout="images/ with sparse/<k>/, sparse/ or dense/<k>/sparse/; or folders of such",
+    layouts=(
+        Layout(
+            "COLMAP",
+            "images/ with sparse/<k>/, sparse/ or dense/<k>/sparse/; or folders of such",
+            (
+                r"(sparse|colmap)(/\d+)?/(images|points3D)\.(bin|txt)",
+                r"[^/]+/(sparse|colmap)(/\d+)?/(images|points3D)\.(bin|txt)",
+            ),
+        ),
+    ),
+    archives=("*.zip",),
     presets={"mumdata": {"min_frames": 2}, "mum-paper": {"min_frames": 24}},
 )
 
@@ -39,29 +49,22 @@ _COPIES = re.compile(r"(images|input|imgs|image|rgb|photos)_\d+")
 _MAX_DEPTH = 8
 
 
-def scenes(root: Path) -> list[Scene]:
+def scenes(tree: Tree) -> list[Scene]:
     """List the scenes under the root; LayoutError where there is neither a model nor an image."""
     models: dict[str, list[str]] = defaultdict(list)
     photos: dict[str, list[str]] = defaultdict(list)
-    pending, seen = [""], set()
-    while pending:
-        folder = pending.pop()
-        found_at = Path(root, folder).stat()
-        if (found_at.st_dev, found_at.st_ino) in seen:  # a link back up, or to a folder that was listed already
-            continue
-        seen.add((found_at.st_dev, found_at.st_ino))
-        folders, files = list_folder(Path(root, folder))
+    for folder, folders, files in tree.walk():
         # a model with a file missing is listed as well: reading it names the file
-        if is_model(Path(root, folder)) or _MODEL_FILES & set(files):
+        if is_model(folder, tree) or _MODEL_FILES & set(files):
             models[_scene_of_model(folder)].append(folder)
         if any(looks_like_image(name) for name in files):
             photos[_scene_of_photos(folder)].append(folder)
-        if folder.count("/") < _MAX_DEPTH:
-            pending += [f"{folder}/{name}" if folder else name for name in folders if not _COPIES.fullmatch(name)]
+        deep = folder.count("/") >= _MAX_DEPTH
+        folders[:] = [name for name in folders if not deep and not _COPIES.fullmatch(name)]
     if not models and not photos:
-        raise LayoutError(f"{root} holds no COLMAP model and no images; expected {SPEC.layout}")
+        raise LayoutError(f"{tree.root} holds no COLMAP model and no images; expected {SPEC.layout}")
     names = _merge(set(models), set(photos))
-    own = Path(os.path.abspath(root)).name or "."
+    own = os.path.basename(os.path.abspath(tree.root)) or "."
     of_root = own if own not in names else "."
     found = []
     for name in sorted(names):
@@ -71,10 +74,9 @@ def scenes(root: Path) -> list[Scene]:
     return found
 
 
-def read(root: Path, scene: Scene) -> list[Stream]:
+def read(tree: Tree, scene: Scene) -> list[Stream]:
     """Read every model of one scene, then list the photos that none of them registers."""
     base, models, photo_folders = scene.places
-    disk = DiskNames(root)
     streams: list[Stream] = []
     taken: set[str] = set()
     for folder in models:
@@ -84,24 +86,22 @@ def read(root: Path, scene: Scene) -> list[Stream]:
         if name in taken:
             name = own
         taken.add(name)
-        streams.append(_best(root, base, folder, name, photo_folders, disk, scene.scene))
+        streams.append(_best(tree, base, folder, name, photo_folders, scene.scene))
     registered = {path for stream in streams for path in stream.paths}
     others = [
         f"{folder}/{name}" if folder else name
         for folder in photo_folders
-        for name in list_folder(Path(root, folder))[1]
+        for name in tree.files(folder)
         if looks_like_image(name)
     ]
-    others = sorted((path for path in others if path not in registered), key=natural_key)
+    others = natural_order(path for path in others if path not in registered)
     if others or not streams:
         detail = f"{len(others)} photos that no model registers" if streams else "no COLMAP model"
         streams.append(Stream(None, tuple(others), scene.scene, problem="no_model", detail=detail))
     return streams
 
 
-def _best(
-    root: Path, base: str, folder: str, name: str, photo_folders: tuple[str, ...], disk: DiskNames, group: str
-) -> Stream:
+def _best(tree: Tree, base: str, folder: str, name: str, photo_folders: tuple[str, ...], group: str) -> Stream:
     # the model does not say where its images lie: the folder that holds most of them by name is taken
     prefix = f"{base}/" if base else ""
     beside = folder.rpartition("/")[0]
@@ -109,13 +109,13 @@ def _best(
     candidates += [prefix + image for image in _IMAGE_FOLDERS]
     candidates += [base, *photo_folders]
     try:
-        model = read_model(Path(root, folder))
+        model = read_model(folder, tree)
     except ModelError as error:
-        return bad_model(root, str(error), name, group)
+        return bad_model(tree, str(error), name, group)
     images = [os.fsdecode(image) for image in model.names]
 
     def held(candidate: str) -> int:
-        return sum(disk.find(f"{candidate}/{image}" if candidate else image) is not None for image in images)
+        return sum(tree.find(f"{candidate}/{image}" if candidate else image) is not None for image in images)
 
     best = max(dict.fromkeys(candidates), key=held)
     if not held(best):
@@ -124,7 +124,7 @@ def _best(
     def path_of(image: str) -> str:
         return f"{best}/{image}" if best else image
 
-    return model_stream(root, folder, name, path_of, disk, model=model, natural_order=True, group=group)
+    return model_stream(tree, folder, name, path_of, model=model, natural_order=True, group=group)
 
 
 def _scene_of_model(folder: str) -> str:

@@ -7,11 +7,11 @@ frame2 comes before frame10. The images of the root itself form a scene named li
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from mumdata.datasets import Scene, Spec, Stream, list_folder, natural_key
+from mumdata.datasets import Layout, Scene, Spec, Stream, natural_order
 from mumdata.errors import LayoutError
 from mumdata.images import EXTENSIONS, looks_like_image
+from mumdata.tree import Tree
 
 __all__ = ["SPEC", "read", "scenes"]
 
@@ -21,43 +21,30 @@ SPEC = Spec(
     rule="scene",
     licence="your own; not known",
     source="your own pictures",
-    layout="any folder; every sub-folder with images is a scene",
+    layouts=(Layout("folders", "any folder; every sub-folder with images is a scene", ()),),
+    archives=("*.zip", "*.tar"),
 )
 
 
-def scenes(root: Path) -> list[Scene]:
+def scenes(tree: Tree) -> list[Scene]:
     """List the folders that hold images, at any depth; LayoutError where there is no image at all."""
-    found: list[tuple[str, ...]] = []
-    _collect(root, (), found, set())
+    found = {folder for folder, _, files in tree.walk() if any(name.lower().endswith(EXTENSIONS) for name in files)}
     if not found:
-        raise LayoutError(f"{root} holds no images ({', '.join(EXTENSIONS)}); check the folder")
-    taken = {"/".join(parts) for parts in found}
-    own = Path(os.path.abspath(root)).name or "."
-    name_of_root = own if own not in taken else "."
-    return [Scene(None, "/".join(parts) or name_of_root, ("/".join(parts),)) for parts in sorted(found)]
+        raise LayoutError(f"{tree.root} holds no images ({', '.join(EXTENSIONS)}); check the folder")
+    own = os.path.basename(os.path.abspath(tree.root)) or "."
+    name_of_root = own if own not in found else "."
+    return [Scene(None, folder or name_of_root, (folder,)) for folder in sorted(found)]
 
 
-def read(root: Path, scene: Scene) -> list[Stream]:
+def read(tree: Tree, scene: Scene) -> list[Stream]:
     """List the images of one folder in natural order; macOS resource forks and hidden images are named as ignored."""
     folder = scene.places[0]
-    _, files = list_folder(Path(root, folder))
+    files = tree.listing(folder)[1]
     prefix = f"{folder}/" if folder else ""
-    names = sorted((name for name in files if looks_like_image(name)), key=natural_key)
+    names = natural_order(name for name in files if looks_like_image(name))
     hidden = tuple(
         (prefix + name, "hidden", "a macOS resource fork or hidden file with an image's name")
         for name in files
         if name.startswith(".") and looks_like_image(name.lstrip("._"))
     )
     return [Stream(None, tuple(prefix + name for name in names), ignored=hidden)]
-
-
-def _collect(folder: Path, parts: tuple[str, ...], found: list[tuple[str, ...]], seen: set[tuple[int, int]]) -> None:
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:  # a link back up, or to a folder that was listed already
-        return
-    seen.add((status.st_dev, status.st_ino))
-    folders, files = list_folder(folder)
-    if any(name.lower().endswith(EXTENSIONS) for name in files):
-        found.append(parts)
-    for name in folders:
-        _collect(folder / name, (*parts, name), found, seen)

@@ -6,11 +6,10 @@ Out: one scene a class and split, images in natural order.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mumdata.datasets import Scene, Spec, Stream, first_folder, list_folder, natural_key
+from mumdata.datasets import Layout, Scene, Spec, Stream, natural_order
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
+from mumdata.tree import Tree
 
 __all__ = ["SPEC", "read", "scenes"]
 
@@ -20,7 +19,18 @@ SPEC = Spec(
     rule="single",
     licence="ImageNet terms of access: non-commercial research and education",
     source="an account with ImageNet, or the Kaggle copy of the object localization challenge",
-    layout="train/<wnid>/*.JPEG, val/<wnid>/*.JPEG; or ILSVRC/Data/CLS-LOC/{train/<wnid>,val,test}",
+    layouts=(
+        Layout(
+            "class folders",
+            "train/<wnid>/*.JPEG, val/<wnid>/*.JPEG",
+            (r"(train|val)/n\d{8}/.+\.(JPEG|jpg|jpeg|png)",),
+        ),
+        Layout(
+            "Kaggle",
+            "ILSVRC/Data/CLS-LOC/{train/<wnid>,val,test}",
+            (r"ILSVRC/Data/CLS-LOC/(train|val)",),
+        ),
+    ),
     single_view=True,
 )
 
@@ -28,25 +38,25 @@ SPEC = Spec(
 UNLABELLED = "unlabelled"
 
 
-def scenes(root: Path) -> list[Scene]:
+def scenes(tree: Tree) -> list[Scene]:
     """List (split, class) pairs; LayoutError where there is neither train nor val."""
-    base = first_folder(root, ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")) or "."
+    base = tree.first_folder(("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
+    prefix = f"{base}/" if base else ""
     found = []
     for split in ("train", "val", "test"):
-        if Path(root, base, split).is_dir():
-            folders, files = list_folder(Path(root, base, split))
-            found += [Scene(split, wnid, (f"{base}/{split}/{wnid}",)) for wnid in folders]
-            if any(looks_like_image(name) for name in files):
-                found.append(Scene(split, UNLABELLED, (f"{base}/{split}",)))
+        folder = f"{prefix}{split}"
+        found += [Scene(split, wnid, (f"{folder}/{wnid}",)) for wnid in tree.folders(folder)]
+        if any(looks_like_image(name) for name in tree.files(folder)):
+            found.append(Scene(split, UNLABELLED, (folder,)))
     if not found:
-        raise LayoutError(f"{root} does not look like imagenet; expected {SPEC.layout}")
+        raise LayoutError(f"{tree.root} does not look like imagenet; expected {SPEC.layout}")
     return found
 
 
-def read(root: Path, scene: Scene) -> list[Stream]:
+def read(tree: Tree, scene: Scene) -> list[Stream]:
     """List the images of one class."""
-    folder = scene.places[0].removeprefix("./")
-    _, files = list_folder(Path(root, folder))
-    names = sorted((name for name in files if looks_like_image(name)), key=natural_key)
+    folder = scene.places[0]
+    files = tree.listing(folder)[1]
+    names = natural_order(name for name in files if looks_like_image(name))
     others = tuple((f"{folder}/{name}", "not_an_image", "by its name") for name in files if not looks_like_image(name))
     return [Stream(None, tuple(f"{folder}/{name}" for name in names), ignored=others)]

@@ -7,14 +7,15 @@ integer timestamp, cameras from the trajectory; the group is the video's address
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 
 import numpy as np
 
-from mumdata.datasets import Cameras, Scene, Spec, Stream, first_folder, list_folder
+from mumdata.datasets import Cameras, Layout, Scene, Spec, Stream
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
+from mumdata.tree import Tree
 
 __all__ = ["SPEC", "read", "scenes"]
 
@@ -24,34 +25,49 @@ SPEC = Spec(
     rule="chunk",
     licence="trajectories CC BY 4.0; the video frames belong to their uploaders",
     source="trajectories from the project's page; frames by a downloader that extracts the listed timestamps",
-    layout="RealEstate10K/{train,test}/<clip>.txt with dataset/{train,test}/<clip>/<timestamp>.png",
+    layouts=(
+        Layout(
+            "downloader",
+            "RealEstate10K/{train,test}/<clip>.txt with dataset/{train,test}/<clip>/<timestamp>.png",
+            (r"RealEstate10K/(train|test)/[0-9a-f]{16}\.txt", r"dataset/(train|test)/[0-9a-f]{16}/\d+\.(png|jpg)"),
+            {
+                r"RealEstate10K/(train|test)/[0-9a-f]{16}\.txt": "trajectories: timestamps, cameras, videos",
+                r"dataset/(train|test)/[0-9a-f]{16}/\d+\.(png|jpg)": "frames",
+            },
+        ),
+        Layout(
+            "by split",
+            "{train,test}/<clip>.txt with {train,test}/[images/]<clip>/<timestamp>.jpg",
+            (r"(train|test)/[0-9a-f]{16}\.txt", r"(train|test)/images/[0-9a-f]{16}/\d+\.(png|jpg)"),
+            {r"(train|test)/[0-9a-f]{16}\.txt": "trajectories: timestamps, cameras, videos"},
+        ),
+    ),
+    archives=("*.zip", "*.tar", "dataset/*.zip", "dataset/*.tar"),
 )
 
 _CLIP = re.compile(r"[0-9a-f]{16}")
 _SPLITS = ("train", "test")
 
 
-def scenes(root: Path) -> list[Scene]:
+def scenes(tree: Tree) -> list[Scene]:
     """List the clips that have a trajectory, a folder of frames, or both."""
     found = []
     for split in _SPLITS:
-        texts = first_folder(root, (f"RealEstate10K/{split}", split))
-        frames = first_folder(root, (f"dataset/{split}", f"{split}/images", split))
-        with_text = (
-            {name[:-4] for name in list_folder(Path(root, texts))[1] if name.endswith(".txt")} if texts else set()
-        )
-        with_frames = set(list_folder(Path(root, frames))[0]) if frames else set()
+        texts = tree.first_folder((f"RealEstate10K/{split}", split))
+        frames = tree.first_folder((f"dataset/{split}", f"{split}/images", split))
+        with_text = {name[:-4] for name in tree.files(texts) if name.endswith(".txt")} if texts else set()
+        with_frames = set(tree.folders(frames)) if frames else set()
         for clip in sorted(with_text | with_frames):
             if _CLIP.fullmatch(clip):
                 text = f"{texts}/{clip}.txt" if clip in with_text else None
                 folder = f"{frames}/{clip}" if clip in with_frames else None
                 found.append(Scene(split, clip, (text, folder)))
     if not found:
-        raise LayoutError(f"{root} does not look like realestate10k; expected {SPEC.layout}")
+        raise LayoutError(f"{tree.root} does not look like realestate10k; expected {SPEC.layout}")
     return found
 
 
-def read(root: Path, scene: Scene) -> list[Stream]:
+def read(tree: Tree, scene: Scene) -> list[Stream]:
     """Join a clip's trajectory with its frames by timestamp, in microseconds since the video's start."""
     text, folder = scene.places
     url, problem, detail = None, None, None
@@ -60,10 +76,10 @@ def read(root: Path, scene: Scene) -> list[Stream]:
         problem, detail = "no_model", "no trajectory file"
     else:
         try:
-            url, stamps, numbers = _trajectory(Path(root, text))
+            url, stamps, numbers = _trajectory(tree.read_text(text))
         except ValueError as error:
             problem, detail = "bad_model", f"{text}: {error}"
-    files = list_folder(Path(root, folder))[1] if folder else []
+    files = tree.files(folder) if folder else []
     on_disk: dict[int, str] = {}
     ignored = []
     for name in files:
@@ -78,7 +94,7 @@ def read(root: Path, scene: Scene) -> list[Stream]:
     if not on_disk:
         # the video is gone or was not downloaded: no row for each of its frames, but one for the clip
         return [Stream(None, (), url, problem="empty", detail=f"{len(stamps)} frames listed, none on disk")]
-    ending = Path(next(iter(on_disk.values()))).suffix
+    ending = os.path.splitext(next(iter(on_disk.values())))[1]
     row_of = {int(stamp): row for row, stamp in enumerate(stamps)}
     order = sorted(on_disk.keys() | row_of.keys())
     paths = tuple(f"{folder}/{on_disk.get(stamp, f'{stamp}{ending}')}" for stamp in order)
@@ -108,9 +124,9 @@ def read(root: Path, scene: Scene) -> list[Stream]:
     ]
 
 
-def _trajectory(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
+def _trajectory(data: str) -> tuple[str, np.ndarray, np.ndarray]:
     # line 1 the video's address; then timestamp, fx fy cx cy over width and height, two zeros, 3x4 cam_from_world
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = data.splitlines()
     if not lines or not lines[0].strip() or len(lines[0].split()) == 19:
         raise ValueError("line 1 should be the video's address")
     stamps, numbers = [], []

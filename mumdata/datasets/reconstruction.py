@@ -7,53 +7,23 @@ cannot be read becomes a stream without frames whose problem is `bad_model`.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from mumdata.colmap import Model, read_model
 from mumdata.datasets import Cameras, Stream, natural_key
 from mumdata.errors import ModelError
+from mumdata.tree import Tree
 
-__all__ = ["DiskNames", "bad_model", "model_stream"]
-
-
-class DiskNames:
-    """Finds files by name: byte for byte, else by Unicode NFC. Each folder is listed once, and only when needed."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._folders: dict[str, dict[str, str]] = {}
-
-    def find(self, path: str) -> str | None:
-        """Return the path under which a file is on disk, or None."""
-        folder, _, name = path.rpartition("/")
-        names = self._folders.get(folder)
-        if names is None:
-            names = self._folders[folder] = self._list(folder)
-        found = names.get(name) or names.get(unicodedata.normalize("NFC", name))
-        if found is None:
-            return None
-        return f"{folder}/{found}" if folder else found
-
-    def _list(self, folder: str) -> dict[str, str]:
-        try:
-            on_disk = sorted(os.listdir(Path(self._root, folder)))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        names = {unicodedata.normalize("NFC", name): name for name in reversed(on_disk)}
-        names.update((name, name) for name in on_disk)
-        return names
+__all__ = ["bad_model", "model_stream"]
 
 
 def model_stream(
-    root: Path,
+    tree: Tree,
     folder: str,
     stream: str | None,
     path_of: Callable[[str], str],
-    disk: DiskNames,
     *,
     model: Model | None = None,
     natural_order: bool = False,
@@ -61,8 +31,9 @@ def model_stream(
     group: str | None = None,
     eval_of: str | None = None,
     depth_path_of: Callable[[str], str] | None = None,
+    mask_path_of: Callable[[str], str] | None = None,
 ) -> Stream:
-    """Read the model in `root/folder` (unless it is given) and name its images' files.
+    """Read the model in `folder` (unless it is given) and name its images' files.
 
     Frames keep the model's order unless `natural_order`.
 
@@ -71,9 +42,9 @@ def model_stream(
     """
     if model is None:
         try:
-            model = read_model(Path(root, folder))
+            model = read_model(folder, tree)
         except ModelError as error:
-            return bad_model(root, str(error), stream, group, eval_of)
+            return bad_model(tree, str(error), stream, group, eval_of)
     names = [os.fsdecode(name) for name in model.names]
     rows, paths, ignored = [], [], []
     seen: set[str] = set()
@@ -83,7 +54,7 @@ def model_stream(
         if names[row].startswith("/") or ".." in names[row].split("/") or not names[row]:
             ignored.append((path, "leaves_root", f"named by the model in {folder}"))
             continue
-        path = disk.find(path) or path
+        path = tree.find(path) or path
         if path in seen:
             ignored.append((path, "named_twice", f"by the model in {folder}"))
             continue
@@ -91,10 +62,10 @@ def model_stream(
         rows.append(row)
         paths.append(path)
     taken = np.array(rows, np.int64)
-    depths = None
-    if depth_path_of is not None:
-        wanted = (depth_path_of(names[row]) for row in rows)
-        depths = tuple(path if disk.find(path) else None for path in wanted)
+
+    def beside(path_of: Callable[[str], str] | None) -> tuple[str | None, ...] | None:
+        return None if path_of is None else tuple(tree.find(path_of(names[row])) for row in rows)
+
     return Stream(
         stream,
         tuple(paths),
@@ -102,14 +73,15 @@ def model_stream(
         model=model,
         rows=taken,
         cameras=Cameras.of_model(model, taken, known_intrinsics),
-        depth_paths=depths,
+        depth_paths=beside(depth_path_of),
+        mask_paths=beside(mask_path_of),
         eval_of=eval_of,
         ignored=tuple(ignored),
     )
 
 
-def bad_model(root: Path, message: str, stream: str | None, group: str | None, eval_of: str | None = None) -> Stream:
+def bad_model(tree: Tree, message: str, stream: str | None, group: str | None, eval_of: str | None = None) -> Stream:
     """Make the stream without frames that stands for a model which cannot be read."""
     # catalogs speak of paths relative to the root, so that the same data gives the same catalog anywhere
-    detail = message.replace(f"{root}/", "").replace(f"{root.absolute()}/", "")
+    detail = message.replace(f"{tree.root}/", "").replace(f"{tree.root.absolute()}/", "")
     return Stream(stream, (), group, eval_of=eval_of, problem="bad_model", detail=detail)

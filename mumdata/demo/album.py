@@ -36,12 +36,18 @@ SIZES = {"tiny": Sizes(80, (64, 36), 64, 2200), "default": Sizes(192, (160, 90),
 
 @dataclass(frozen=True)
 class Picture:
-    """One rendered image and all the paths it is stored under; `depth` is the path of its depth map, scaled."""
+    """One rendered image and all the paths it is stored under.
+
+    `depth` is the path of its depth map, in metres times `depth_scale` and stored as `depth_kind`, a name of
+    `mumdata.demo.encode`; `mask` the path of the mask of the object at the origin.
+    """
 
     paths: tuple[str, ...]
     shot: Shot
     depth: str = ""
     depth_scale: float = 1.0
+    depth_kind: str = "megadepth"
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,10 @@ class Album:
 
 @dataclass(frozen=True)
 class Layout:
-    """One dataset: its albums, small text files (path -> text) and folders that stay empty."""
+    """One dataset: its albums, small files (path -> text or bytes) and folders that stay empty."""
 
     albums: tuple[Album, ...]
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str | bytes] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
 
 

@@ -16,7 +16,7 @@ from mumdata.demo.noise import fractal
 from mumdata.demo.solids import Convex, Cylinder, Solid, Triple, Vectors, nearest, occluded
 from mumdata.demo.texture import Colour, Material, Surface, colour_of
 
-__all__ = ["Light", "Place", "depth_map", "look_along", "picture", "sees", "shade"]
+__all__ = ["Light", "Place", "depth_map", "look_along", "object_mask", "picture", "sees", "shade"]
 
 TOLERANCE = 1e-6  # a point is seen where the nearest hit is this near to it, as a share of its distance
 _BLOCK = 32768  # rays worked on at a time: their arrays stay in the processor's cache
@@ -208,6 +208,17 @@ def depth_map(place: Place, camera: Camera) -> np.ndarray:
     rows = np.repeat(np.arange(camera.height, dtype=np.float64), camera.width)
     t, _, _ = nearest(place.solids, camera.centre, rays(camera, columns + 0.5, rows + 0.5))
     return np.where(np.isfinite(t), t, 0.0).astype(np.float32).reshape(camera.height, camera.width)
+
+
+def object_mask(place: Place, camera: Camera) -> np.ndarray:
+    """Render the mask of what stands at the origin, bool [height, width]: within 1.5 m of it and above the ground."""
+    columns = np.tile(np.arange(camera.width, dtype=np.float64), camera.height)
+    rows = np.repeat(np.arange(camera.height, dtype=np.float64), camera.width)
+    d = rays(camera, columns + 0.5, rows + 0.5)
+    t, _, _ = nearest(place.solids, camera.centre, d)
+    far = np.where(np.isfinite(t), t, 1e9)
+    x, y, z = (centre + far * part for centre, part in zip(camera.centre, d, strict=True))
+    return ((x * x + y * y < 2.25) & (z > 0.01) & np.isfinite(t)).reshape(camera.height, camera.width)
 
 
 def sees(place: Place, camera: Camera, xyz: np.ndarray) -> np.ndarray:

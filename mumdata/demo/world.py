@@ -16,28 +16,20 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from mumdata.demo import layouts
 from mumdata.demo.album import SIZES, Album, Layout, Picture, Sizes, build_place
-from mumdata.demo.photo_layouts import imagenet, megadepth, megascenes
+from mumdata.demo.encode import encode_depth, encode_mask, encode_picture
 from mumdata.demo.points import sample_points, write_colmap, write_truth
-from mumdata.demo.render import Place, depth_map, picture
-from mumdata.demo.video_layouts import realestate10k
+from mumdata.demo.render import Place, depth_map, object_mask, picture
 from mumdata.errors import MumError, unknown
 from mumdata.files import write_text
 
 __all__ = ["LAYOUTS", "demo"]
 
-LAYOUTS: dict[str, Callable[[int, Sizes], Layout]] = {
-    "imagenet": imagenet,
-    "megadepth": megadepth,
-    "megascenes": megascenes,
-    "realestate10k": realestate10k,
-}
+LAYOUTS: dict[str, Callable[[int, Sizes], Layout]] = {name: layouts.load(name) for name in layouts.NAMES}
 
 _VERSION = 1  # of the pictures: raise it whenever their bytes change
 _BATCH = 8  # pictures of one task
-_JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -64,37 +56,15 @@ def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _encode(path: str, rgb: np.ndarray) -> bytes:
-    """Encode a picture by its path's suffix: PNG, else JPEG."""
-    import cv2
-
-    if path.endswith(".png"):
-        suffix, options = ".png", [int(cv2.IMWRITE_PNG_COMPRESSION), 6]
-    else:
-        suffix, options = ".jpg", [int(cv2.IMWRITE_JPEG_QUALITY), _JPEG_QUALITY]
-    done, data = cv2.imencode(suffix, rgb[:, :, ::-1], options)
-    if not done:
-        raise RuntimeError(f"OpenCV cannot encode {path}")
-    return data.tobytes()
-
-
-def _write_depth(path: Path, depth: np.ndarray) -> None:
-    """Write a depth map as MegaDepth does: dataset `depth` of an HDF5 file; no times, so that the bytes repeat."""
-    import h5py
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file.create_dataset("depth", data=depth, compression="gzip", shuffle=True, track_times=False)
-
-
 def _write_picture(root: Path, place: Place, entry: Picture) -> None:
-    rgb = picture(place, entry.shot.camera, entry.shot.light, entry.shot.gain)
-    data = _encode(entry.paths[0], rgb)
+    camera = entry.shot.camera
+    data = encode_picture(entry.paths[0], picture(place, camera, entry.shot.light, entry.shot.gain))
     for path in entry.paths:
         _write_bytes(root / path, data)
     if entry.depth:
-        depth = depth_map(place, entry.shot.camera) * np.float32(entry.depth_scale)
-        _write_depth(root / entry.depth, depth)
+        _write_bytes(root / entry.depth, encode_depth(entry.depth_kind, depth_map(place, camera), entry, camera))
+    if entry.mask:
+        _write_bytes(root / entry.mask, encode_mask(object_mask(place, camera)))
 
 
 def _work(task: _Task) -> None:
@@ -193,8 +163,8 @@ def demo(out: Path, *, size: str = "default", seed: int = 0, workers: int | None
         layout = plan(seed, SIZES[size])
         for folder in layout.folders:
             (out / dataset / folder).mkdir(parents=True, exist_ok=True)
-        for path, text in layout.texts.items():
-            _write_bytes(out / dataset / path, text.encode())
+        for path, content in layout.texts.items():
+            _write_bytes(out / dataset / path, content if isinstance(content, bytes) else content.encode())
         tasks += _tasks(out, dataset, layout, SIZES[size])
     tasks.sort(key=lambda task: -task.cost)
     num_workers = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)

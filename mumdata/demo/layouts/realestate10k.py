@@ -1,4 +1,4 @@
-"""The videos of the demo: RealEstate10K in its layout on disk.
+"""RealEstate10K in the demo: clips of web videos.
 
 In: a seed and sizes. Out: a layout: clips of frames named by microseconds, trajectories as text, and what goes wrong
 with videos from the web: a missing frame, a dead video, an empty folder.
@@ -14,7 +14,7 @@ from mumdata.demo.album import Album, Layout, Model, Picture, Sizes
 from mumdata.demo.camera import Vector
 from mumdata.demo.shots import Shot, same_view_gauge, video
 
-__all__ = ["realestate10k"]
+__all__ = ["plan"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _trajectory(url: str, times: Sequence[int], shots: Sequence[Shot], model: Mo
     return "\n".join(lines) + "\n"
 
 
-def realestate10k(seed: int, sizes: Sizes) -> Layout:
+def plan(seed: int, sizes: Sizes) -> Layout:
     """Lay out six clips of four houses: four with frames, one whose video is gone, one whose folder is empty.
 
     The second clip runs from 99366667 to 100533333 microseconds, across a change in the number of digits.
