@@ -7,6 +7,7 @@ against their schema. `read_*` return pandas data frames; `open_mix` and `map_*`
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 import mumdata.schema
 from mumdata import roots, twin
-from mumdata.digest import content_digest
+from mumdata.digest import ContentDigest
 from mumdata.errors import CatalogError
 from mumdata.files import atomic_path
 from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCENES, SEQUENCES, Schema
@@ -29,6 +30,7 @@ __all__ = [
     "Footer",
     "Mix",
     "MixDataset",
+    "Writer",
     "build",
     "dataset_root",
     "map_frames",
@@ -93,26 +95,118 @@ def write(
     Where the file at `path` already holds the same content, made by the same inputs and parameters, it is left
     untouched. `parameters` are exactly those that change the result; no paths, worker counts or times.
     """
-    table = _canonical(schema, table)
-    footer = Footer(
-        schema.name,
-        schema.version,
-        mumdata.__version__,
-        content_digest(table),
-        dict(sorted((inputs or {}).items())),
-        seed,
-        dict(sorted((parameters or {}).items())),
-    )
-    if _same(path, footer, table):
-        return footer.content_digest, False
-    text = json.dumps(asdict(footer), sort_keys=True)
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, table.schema, compression="zstd", version="2.6") as out,
-    ):
-        out.write_table(table, row_group_size=_ROW_GROUP)
-        out.add_key_value_metadata({_KEY.decode(): text})
-    return footer.content_digest, True
+    with Writer(schema, path) as writer:
+        writer.add(table)
+        return writer.finish(inputs=inputs, seed=seed, parameters=parameters)
+
+
+class Writer:
+    """Writes a catalog from tables that come one after another, in memory that does not grow with their number.
+
+    The rows are compared with the file that is there already; writing begins where they first differ, and a file that
+    is the same to the end is left untouched. Used as a context: leaving it without `finish` leaves the old file.
+    """
+
+    def __init__(self, schema: Schema, path: Path) -> None:
+        self._schema, self._path = schema, Path(path)
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self._num_same = 0  # row groups that equal the old file's
+        self._old: pq.ParquetFile | None = None
+        self._old_footer: Footer | None = None
+        self._out: pq.ParquetWriter | None = None
+        self._digest = ContentDigest(schema.columns)
+        self._open = ExitStack()
+        if self._path.exists():
+            with suppress(CatalogError):  # another version, or broken: written anew
+                self._old, self._old_footer = _open(schema, self._path)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+        if self._old is not None:
+            self._old.close()
+
+    def add(self, table: pa.Table) -> None:
+        """Add rows of the schema."""
+        self._waiting.append(table)
+        self._num_waiting += table.num_rows
+        if self._num_waiting >= _ROW_GROUP:
+            whole = pa.concat_tables(self._waiting)
+            full = self._num_waiting // _ROW_GROUP * _ROW_GROUP
+            for start in range(0, full, _ROW_GROUP):
+                self._put(whole.slice(start, _ROW_GROUP))
+            self._waiting, self._num_waiting = [whole.slice(full)], whole.num_rows - full
+
+    def finish(
+        self,
+        *,
+        inputs: dict[str, str] | None = None,
+        seed: int | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> tuple[str, bool]:
+        """Write the rest and the footer; return the content digest and whether the file changed."""
+        if self._num_waiting:
+            self._put(pa.concat_tables(self._waiting))
+        self._waiting = []
+
+        def footer(digest: str) -> Footer:
+            return Footer(
+                self._schema.name,
+                self._schema.version,
+                mumdata.__version__,
+                digest,
+                dict(sorted((inputs or {}).items())),
+                seed,
+                dict(sorted((parameters or {}).items())),
+            )
+
+        if self._out is None and self._old is not None and self._old.num_row_groups == self._num_same:
+            known = self._old_footer
+            if known is not None and known == footer(known.content_digest):
+                return known.content_digest, False
+        self._start()
+        assert self._out is not None
+        made = footer(self._digest.hexdigest())
+        self._out.add_key_value_metadata({_KEY.decode(): json.dumps(asdict(made), sort_keys=True)})
+        self._open.close()  # closes the file, then renames it
+        return made.content_digest, True
+
+    def _put(self, table: pa.Table) -> None:
+        table = _canonical(self._schema, table)
+        if self._out is None:
+            if self._is_next_of_old(table):
+                self._num_same += 1
+                return
+            self._start()
+        assert self._out is not None
+        self._digest.update(table)
+        self._out.write_table(table, row_group_size=_ROW_GROUP)
+
+    def _is_next_of_old(self, table: pa.Table) -> bool:
+        if self._old is None or self._num_same >= self._old.num_row_groups:
+            return False
+        if self._old.metadata.row_group(self._num_same).num_rows != table.num_rows:
+            return False
+        try:
+            old = self._old.read_row_group(self._num_same)
+        except (pa.ArrowException, OSError):  # a damaged file is written anew
+            return False
+        return bool(old.replace_schema_metadata(None).equals(table))
+
+    def _start(self) -> None:
+        if self._out is not None:
+            return
+        temporary = self._open.enter_context(atomic_path(self._path))
+        columns = self._schema.columns
+        self._out = self._open.enter_context(pq.ParquetWriter(temporary, columns, compression="zstd", version="2.6"))
+        for number in range(self._num_same):
+            assert self._old is not None
+            table = self._old.read_row_group(number).replace_schema_metadata(None)
+            self._digest.update(table)
+            self._out.write_table(table, row_group_size=_ROW_GROUP)
 
 
 def read_footer(schema: Schema, path: Path) -> Footer:
@@ -287,22 +381,6 @@ def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:
             f"{schema.version}; run '{command}'"
         )
     return file, footer
-
-
-def _same(path: Path, footer: Footer, table: pa.Table) -> bool:
-    if not path.exists():
-        return False
-    schema = mumdata.schema.SCHEMAS[footer.schema]
-    try:
-        if read_footer(schema, path) != footer:
-            return False
-        # the content itself, not what the footer says of it: a damaged file is written anew
-        old = read(schema, path)
-    except CatalogError:
-        return False  # another version, or broken: written anew
-    if "mtime_ns" in table.column_names and not old.column("mtime_ns").equals(table.column("mtime_ns")):
-        return False
-    return content_digest(old) == footer.content_digest
 
 
 def _canonical(schema: Schema, table: pa.Table) -> pa.Table:

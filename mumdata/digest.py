@@ -14,28 +14,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["content_digest", "json_digest"]
+__all__ = ["ContentDigest", "content_digest", "json_digest"]
 
 _LEFT_OUT = frozenset({"mtime_ns"})
 
 
-def content_digest(table: pa.Table) -> str:
-    """Return the sha256 over all columns but `mtime_ns`, in their order, as 64 hex digits.
+class ContentDigest:
+    """The content digest of a table that comes in parts.
 
     For each column three streams are hashed: which values are null, the lengths of strings and lists, and the values
-    themselves in little-endian order with every NaN and zero in one form. The result covers the column's name, its
-    logical type, the number of rows and the three hashes.
+    themselves in little-endian order with every NaN and zero in one form. The result covers the columns' names and
+    logical types in their order, the number of rows and the three hashes; `mtime_ns` is left out.
     """
-    whole = hashlib.sha256(f"rows {table.num_rows}\n".encode())
-    for field in table.schema:
-        if field.name in _LEFT_OUT:
-            continue
-        streams = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-        for chunk in table.column(field.name).chunks:
-            _feed(chunk, streams)
-        hashes = " ".join(stream.hexdigest() for stream in streams)
-        whole.update(f"{field.name} {_logical(field.type)} {hashes}\n".encode())
-    return whole.hexdigest()
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._fields = [field for field in schema if field.name not in _LEFT_OUT]
+        self._streams = [tuple(hashlib.sha256() for _ in range(3)) for _ in self._fields]
+        self._num_rows = 0
+
+    def update(self, table: pa.Table) -> None:
+        """Add rows of the schema."""
+        self._num_rows += table.num_rows
+        for field, (nulls, lengths, values) in zip(self._fields, self._streams, strict=True):
+            for chunk in table.column(field.name).chunks:
+                _feed(chunk, (nulls, lengths, values))
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of what was added so far, as 64 hex digits."""
+        whole = hashlib.sha256(f"rows {self._num_rows}\n".encode())
+        for field, streams in zip(self._fields, self._streams, strict=True):
+            hashes = " ".join(stream.hexdigest() for stream in streams)
+            whole.update(f"{field.name} {_logical(field.type)} {hashes}\n".encode())
+        return whole.hexdigest()
+
+
+def content_digest(table: pa.Table) -> str:
+    """Return the content digest of a whole table (see `ContentDigest`)."""
+    digest = ContentDigest(table.schema)
+    digest.update(table)
+    return digest.hexdigest()
 
 
 def json_digest(value: Any) -> str:

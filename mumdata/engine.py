@@ -1,29 +1,40 @@
-"""Work spread over processes, with the results in the order of the tasks.
+"""Work spread over processes, here or on a Ray cluster, with the results in the order of the tasks.
 
-In: a function that can be pickled, tasks, a number of workers. Out: an iterator of results, the same for any number
-of workers.
+In: a function that can be pickled, tasks, a number of workers. Out: an iterator of results, the same for any number of
+workers and any engine. Few tasks are under way at a time, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import multiprocessing
 import os
+import pickle
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from mumdata.errors import ConfigError, MumError
+from mumdata.errors import ConfigError, MumError, unknown
 
-__all__ = ["each", "num_cpus"]
+__all__ = ["ENGINES", "each", "num_cpus"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+ENGINES = ("local", "ray")
+
 # below this many tasks, starting processes costs more than it saves
 _FEW = 8
+# brief tasks are done here until it is seen that the rest takes longer than starting processes (some 0.7 s each)
+_PROBE_S, _WORTH_S = 0.1, 1.0
+# tasks that travel together: more would be faster for tiny tasks, and take more memory for large ones
+_TOGETHER = 8
 
 
 def num_cpus() -> int:
@@ -32,31 +43,159 @@ def num_cpus() -> int:
 
 
 def each(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None, what: str, unit: str = "scene"
+    function: Callable[..., Result],
+    tasks: Sequence[Task],
+    workers: int | None,
+    what: str,
+    unit: str = "scene",
+    *,
+    shared: Any = None,
+    brief: bool = False,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Iterator[Result]:
     """Yield function(task) for each task, in order; progress on standard error.
 
-    `workers` None means: all CPUs, or this process alone where there are few tasks.
+    `workers` None means: all CPUs, or this process alone where there are few tasks. `shared` is sent to each process
+    once, and function(shared, task) is called then. `brief` tells that a task may well take less than a millisecond:
+    other processes are then started only where there is work left for seconds. `engine` "ray" runs the tasks on the Ray cluster at `address`, or
+    on one that is started here. Raises ConfigError for wrong options, MumError where a worker dies.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers} is not at least 1")
-    if workers is None:
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise ConfigError("--address is for --engine ray")
+    if workers is None and engine == "local":
         workers = num_cpus() if len(tasks) >= _FEW else 1
-    workers = min(workers, len(tasks))
     bar = tqdm(total=len(tasks), desc=what, unit=unit, disable=None, leave=False, dynamic_ncols=True)
     with bar:
-        if workers <= 1:
-            for task in tasks:
-                yield function(task)
-                bar.update()
+        if engine == "ray":
+            results = _on_ray(function, tasks, workers, shared, address)
+        elif min(workers or 1, len(tasks)) <= 1:
+            results = (_call(function, shared, task) for task in tasks)
+        else:
+            results = _in_processes(function, tasks, workers or 1, shared, what, brief)
+        for result in results:
+            yield result
+            bar.update()
+
+
+def _call(function: Callable[..., Result], shared: Any, task: Task) -> Result:
+    return function(task) if shared is None else function(shared, task)
+
+
+def _chunks(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:
+    size = max(1, min(_TOGETHER, len(tasks) // (workers * 8)))
+    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
+
+
+# ---- processes of this machine
+
+_shared: Any = None  # of a worker process: set once, when it starts
+
+
+def _receive(data: bytes) -> None:
+    global _shared
+    _shared = pickle.loads(data)  # noqa: S301 - from the parent process
+
+
+def _work(function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result]:
+    return [_call(function, _shared, task) for task in tasks]
+
+
+def _in_processes(
+    function: Callable[..., Result], tasks: Sequence[Task], workers: int, shared: Any, what: str, brief: bool
+) -> Iterator[Result]:
+    if brief:
+        done, begun = 0, time.monotonic()
+        for task in tasks:
+            spent = time.monotonic() - begun
+            if spent > _PROBE_S and spent * (len(tasks) - done) > _WORTH_S * done:
+                break
+            yield _call(function, shared, task)
+            done += 1
+        tasks = tasks[done:]
+        if not tasks:
             return
-        # spawned, not forked: forking a process that has threads is not safe
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # This process is one of the workers: it takes a chunk that no other has begun whenever it would have to wait, so
+    # that it has done a good part of a short job by the time the others have started.
+    waiting = iter(_chunks(tasks, workers))
+    under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]] = deque()
+    # spawned, not forked: forking a process that has threads is not safe
+    context = multiprocessing.get_context("spawn")
+    data = pickle.dumps(shared)
+    with ProcessPoolExecutor(workers - 1, context, initializer=_receive, initargs=(data,)) as pool:
+        try:
+            while True:
+                while len(under_way) < 3 * workers and (chunk := next(waiting, None)) is not None:
+                    under_way.append((chunk, pool.submit(_work, function, chunk)))
+                if not under_way:
+                    return
+                chunk, head = under_way[0]
+                if isinstance(head, Future) and not head.done() and _help(function, shared, under_way):
+                    continue
+                under_way.popleft()
+                yield from (head.result() if isinstance(head, Future) else head)
+        except BrokenProcessPool as error:
+            raise MumError(f"a worker process died while {what}; too little memory? try --workers 1") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _help(
+    function: Callable[..., Result],
+    shared: Any,
+    under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]],
+) -> bool:
+    for place, (chunk, future) in enumerate(under_way):
+        if isinstance(future, Future) and future.cancel():
+            under_way[place] = (chunk, [_call(function, shared, task) for task in chunk])
+            return True
+    return False
+
+
+# ---- Ray
+
+
+def _on_ray(
+    function: Callable[..., Result], tasks: Sequence[Task], workers: int | None, shared: Any, address: str | None
+) -> Iterator[Result]:
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigError("--engine ray needs the package ray; run pip install 'ray>=2.40'") from error
+    started = not ray.is_initialized()
+    if started:
+        try:
+            here = {} if address else {"num_cpus": workers or num_cpus(), "include_dashboard": False}
+            ray.init(address=address, log_to_driver=False, logging_level="error", **here)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    try:
+        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        remote = ray.remote(functools.partial(_work_on_ray, function))
+        state = ray.put(shared)
+        waiting = iter(_chunks(tasks, workers))
+        under_way: deque[Any] = deque()
+        while True:
+            while len(under_way) < 3 * workers and (chunk := next(waiting, None)) is not None:
+                under_way.append(remote.remote(state, chunk))
+            if not under_way:
+                return
             try:
-                for result in pool.map(function, tasks, chunksize=max(1, min(64, len(tasks) // (workers * 8)))):
-                    yield result
-                    bar.update()
-            except BrokenProcessPool as error:
-                raise MumError(f"a worker process died while {what}; too little memory? try --workers 1") from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+                yield from ray.get(under_way.popleft())
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, MumError):
+                    raise error.cause from None
+                raise
+            except ray.exceptions.RayError as error:
+                raise MumError(f"the Ray cluster failed: {str(error).splitlines()[0]}") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _work_on_ray(function: Callable[..., Result], shared: Any, tasks: Sequence[Task]) -> list[Result]:
+    return [_call(function, shared, task) for task in tasks]

@@ -75,6 +75,7 @@ FRAMES = Schema(
         upright_quarter_turns=_may(pa.int8()),
         eval_of=_may(CAT),
         status=_is(CAT),
+        traits=_may(CAT),
     ),
     "mumdata index {dataset}",
 )

@@ -14,16 +14,30 @@ import mmap
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mumdata.errors import LayoutError
 from mumdata.files import inside
 
-__all__ = ["Tree"]
+__all__ = ["Source", "Tree"]
 
 # metadata larger than this is refused before anything is allocated
 _MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a member of an archive lies: `bytes` bytes at `offset` of the archive, `size` when unpacked."""
+
+    archive: str
+    path: str
+    codec: str
+    offset: int
+    bytes: int
+    size: int
+    mtime_ns: int
 
 
 class Tree:
@@ -33,6 +47,15 @@ class Tree:
         self.root = Path(root)
         self._listed: dict[str, tuple[list[str], list[str]] | None] = {}
         self._names: dict[str, dict[str, str]] = {}
+
+    @property
+    def refused(self) -> list[tuple[str, str, str, str]]:
+        """Archives and members that are not read: (archive, member or "", reason, detail)."""
+        return []
+
+    def source(self, path: str) -> Source | None:
+        """Return where an archive's member lies; None for what is on the disk or nowhere."""
+        return None
 
     def listing(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the names of the sub-folders and of the files in a folder, each in text order; links are followed.

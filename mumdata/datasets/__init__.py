@@ -219,6 +219,6 @@ def natural_order(names: Iterable[str]) -> list[str]:
     """Sort names so that frame2 comes before frame10."""
     found = sorted(names)
     # where numbers have the same width in every name, text order is natural order
-    if len({name.translate(_DIGITS) for name in found}) > 1:
+    if len(set("/".join(found).translate(_DIGITS).split("/"))) > 1:
         found.sort(key=natural_key)
     return found

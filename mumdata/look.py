@@ -1,0 +1,383 @@
+"""Looking at the files of a stream: are they there, whole, and how large are the pictures?
+
+In: paths, a tree, and what an earlier run found out about files of the same size and time. Out: for every frame where
+its bytes lie, its status with a reason, and what its header says; no pixel is decoded unless that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mumdata.errors import DecodeError, LayoutError, TruncatedError
+from mumdata.files import inside
+from mumdata.images import Header, read_header
+from mumdata.tree import Source, Tree
+
+__all__ = ["VERIFY", "Looks", "look"]
+
+VERIFY = ("none", "header", "decode")
+
+# deflated members are inflated this far for their header; few headers are longer
+_HEAD = 1 << 16
+_PIECE = 1 << 14
+
+
+@dataclass(eq=False)
+class Looks:
+    """What is known about the files of a stream's frames, in their order.
+
+    `size`, `mtime`, `offset`, `width`, `height`, `turns` are int64 [n] with -1 for unknown; `path` is the catalog's:
+    relative to the root, or the member's name in `archive`. `hash` is the sha256 of the file where that was asked for.
+    `num_read` counts the files that were opened.
+    """
+
+    path: list[str]
+    archive: list[str | None]
+    codec: list[str | None]
+    status: list[str]
+    reason: list[str]
+    traits: list[str | None]
+    hash: list[str | None]
+    size: np.ndarray
+    mtime: np.ndarray
+    offset: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    turns: np.ndarray
+    num_read: int = 0
+
+    @staticmethod
+    def unknown(paths: tuple[str, ...]) -> Looks:
+        """Return looks at nothing yet."""
+        num = len(paths)
+        size, mtime, offset, width, height, turns = (np.full(num, -1, np.int64) for _ in range(6))
+        unknown: list[str | None] = [None] * num
+        return Looks(
+            list(paths),
+            unknown,
+            unknown.copy(),
+            ["ok"] * num,
+            [""] * num,
+            unknown.copy(),
+            unknown.copy(),
+            size,
+            mtime,
+            offset,
+            width,
+            height,
+            turns,
+        )
+
+
+def look(tree: Tree, paths: tuple[str, ...], level: str, hashes: bool, old: pa.Table | None) -> Looks:
+    """Look at every file; those that `old` (columns of `mumdata.previous`) knows with size and time are not opened.
+
+    `level` is one of VERIFY: `none` asks the file system alone, `header` reads each file's head and end, `decode`
+    every pixel. Frames that cannot be used get a status other than `ok` and a reason.
+    """
+    found = Looks.unknown(paths)
+    sources = _stat(tree, paths, found)
+    todo = _open_ones(found, level, hashes, _reused(found, old, level, hashes) if old is not None else None)
+    found.num_read = len(todo)
+    for row, read in _readers(tree, paths, todo, sources):
+        _read_one(found, row, read, level, hashes)
+    return found
+
+
+# ---- sizes and times
+
+
+def _stat(tree: Tree, paths: tuple[str, ...], found: Looks) -> dict[int, Source]:
+    # the folder is opened once, so that the system does not walk down to it for each file
+    sources: dict[int, Source] = {}
+    size, mtime = [-1] * len(paths), [-1] * len(paths)
+    safe = not _may_leave(paths)
+    for folder, rows in _by_folder(paths):
+        number = -1
+        try:
+            number = os.open(tree.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                for row in rows:
+                    found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
+                continue
+        try:
+            start = len(folder) + 1 if folder else 0
+            for row in rows:
+                path = paths[row]
+                if not safe and not _stays(tree, path):
+                    found.status[row], found.reason[row] = "unreadable", "its path leaves the root"
+                    continue
+                try:
+                    if number < 0:
+                        raise FileNotFoundError
+                    status = os.stat(path[start:], dir_fd=number)
+                except (FileNotFoundError, NotADirectoryError):
+                    source = tree.source(path)
+                    if source is None:
+                        found.status[row] = "missing"
+                        found.reason[row] = "named by a model, a list or a link, not on disk"
+                    else:
+                        sources[row] = source
+                        found.path[row], found.archive[row], found.codec[row] = (
+                            source.path,
+                            source.archive,
+                            source.codec,
+                        )
+                        found.offset[row] = source.offset
+                        size[row], mtime[row] = source.bytes, source.mtime_ns
+                    continue
+                except OSError as error:
+                    found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                    found.status[row], found.reason[row] = "unreadable", what
+                    continue
+                size[row], mtime[row] = status.st_size, status.st_mtime_ns
+        finally:
+            if number >= 0:
+                os.close(number)
+    found.size[:], found.mtime[:] = size, mtime
+    return sources
+
+
+def _by_folder(paths: tuple[str, ...]) -> Iterator[tuple[str, Sequence[int]]]:
+    if not paths:
+        return
+    first = paths[0][: paths[0].rfind("/") + 1]
+    # most streams lie in one folder, which is seen without looking at path after path
+    together = "\n" + "\n".join(paths)
+    in_first = together.count("\n" + first) == len(paths) == together.count("\n")
+    if in_first and together.count("/") == first.count("/") * len(paths):
+        yield first[:-1], range(len(paths))
+        return
+    rows: list[int] = []
+    current = first
+    for row, path in enumerate(paths):
+        folder = path[: path.rfind("/") + 1]
+        if folder != current:
+            yield current[:-1], rows
+            current, rows = folder, []
+        rows.append(row)
+    yield current[:-1], rows
+
+
+def _may_leave(paths: tuple[str, ...]) -> bool:
+    together = "\n".join(paths)
+    return ".." in together or "\0" in together or together.startswith("/") or "\n/" in together
+
+
+def _stays(tree: Tree, path: str) -> bool:
+    try:
+        inside(tree.root, path)
+    except LayoutError:
+        return False
+    return True
+
+
+# ---- what is known already
+
+
+def _reused(found: Looks, old: pa.Table, level: str, hashes: bool) -> np.ndarray:
+    # bool [n]: the file has the size and time it had, it was whole, and all that is asked for is known
+    num = len(found.path)
+    paths = _texts(found.path)
+    archives = pa.array(found.archive, pa.string())
+    old = old.combine_chunks()
+    old_paths, old_archives = old.column("path").combine_chunks(), old.column("archive").combine_chunks()
+    if paths.equals(_plain(old_paths)) and archives.equals(_plain(old_archives)):
+        rows = np.arange(num)
+    else:
+        place = {key: row for row, key in enumerate(zip(old_archives.to_pylist(), old_paths.to_pylist(), strict=True))}
+        keys = zip(found.archive, paths.to_pylist(), strict=True)
+        rows = np.array([place.get(key, -1) for key in keys], np.int64)
+    known = rows >= 0
+    at = np.where(known, rows, 0)
+
+    def column(name: str) -> np.ndarray:
+        return _plain(old.column(name)).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)[at]
+
+    whole = pc.is_in(_plain(old.column("status")), pa.array(["ok", "size_mismatch"]))
+    same = known & whole.to_numpy(zero_copy_only=False)[at]
+    same &= (column("bytes") == found.size) & (column("mtime_ns") == found.mtime) & (found.size >= 0)
+    same &= column("offset") == found.offset
+    if level != "none":
+        same &= column("width") > 0
+    digests = _plain(old.column("content_hash"))
+    if hashes:
+        same &= digests.is_valid().to_numpy(zero_copy_only=False)[at]
+    for mine, name in ((found.width, "width"), (found.height, "height"), (found.turns, "upright_quarter_turns")):
+        mine[same] = column(name)[same]
+    traits = _plain(old.column("traits"))
+    for values, theirs in ((found.traits, traits), (found.hash, digests)):
+        if theirs.null_count < len(theirs) and (hashes or theirs is traits):
+            texts = theirs.to_pylist()
+            for row in np.flatnonzero(same):
+                values[row] = texts[at[row]]
+    return same
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _texts(paths: list[str]) -> pa.Array:
+    # as the catalog writes names whose bytes are not UTF-8
+    try:
+        return pa.array(paths, pa.string())
+    except UnicodeEncodeError:
+        texts = (os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths)
+        return pa.array(list(texts), pa.string())
+
+
+def _open_ones(found: Looks, level: str, hashes: bool, reused: np.ndarray | None) -> list[int]:
+    for row in np.flatnonzero(found.size == 0):
+        found.status[row], found.reason[row] = "empty", "0 bytes"
+    if level == "none" and not hashes:
+        return []
+    wanted = found.size > 0
+    if reused is not None:
+        wanted &= ~reused
+    return [int(row) for row in np.flatnonzero(wanted)]
+
+
+# ---- reading
+
+Read = tuple[int, int, Source | None]  # file descriptor, size, and where in an archive
+
+
+def _readers(
+    tree: Tree, paths: tuple[str, ...], rows: list[int], sources: dict[int, Source]
+) -> Iterator[tuple[int, Read | OSError]]:
+    current, folder_number = None, -1
+    archive, archive_number = None, -1
+    try:
+        for row in rows:
+            source = sources.get(row)
+            try:
+                if source is not None:
+                    if source.archive != archive:
+                        if archive_number >= 0:
+                            os.close(archive_number)
+                        archive, archive_number = None, -1
+                        archive_number = os.open(tree.root / source.archive, os.O_RDONLY)
+                        archive = source.archive
+                    yield row, (archive_number, source.bytes, source)
+                    continue
+                folder, _, name = paths[row].rpartition("/")
+                if folder != current:
+                    if folder_number >= 0:
+                        os.close(folder_number)
+                    current, folder_number = None, -1
+                    folder_number = os.open(tree.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+                    current = folder
+                # without O_NONBLOCK, opening a pipe would wait for whoever writes into it
+                number = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_number)
+            except OSError as error:
+                yield row, error
+                continue
+            try:
+                yield row, (number, -1, None)
+            finally:
+                os.close(number)
+    finally:
+        for number in (folder_number, archive_number):
+            if number >= 0:
+                os.close(number)
+
+
+def _read_one(found: Looks, row: int, read: Read | OSError, level: str, hashes: bool) -> None:
+    if isinstance(read, OSError):
+        found.status[row], found.reason[row] = "unreadable", read.strerror or "input/output error"
+        return
+    number, _, source = read
+    size = int(found.size[row])
+    try:
+        if level == "decode" or hashes:
+            data = _whole(number, size, source)
+            if hashes:
+                found.hash[row] = hashlib.sha256(data).hexdigest()
+            if level != "none":
+                _note(found, row, read_header(lambda at, count: data[at : at + count], len(data)))
+            if level == "decode":
+                from mumdata.verify_image import verify
+
+                verdict = verify(data)
+                found.status[row], found.reason[row] = verdict.status, verdict.detail
+        elif source is None:
+            _note(found, row, read_header(lambda at, count: os.pread(number, count, at), size))
+        elif source.codec == "stored":
+            start = source.offset
+
+            def read_at(at: int, count: int) -> bytes:
+                return os.pread(number, min(count, size - at), start + at)
+
+            _note(found, row, read_header(read_at, size))
+        else:
+            head = _inflated_head(number, source)
+            # the member's own check sum covers its end; inflating all of it would mean reading the whole archive
+            _note(found, row, read_header(lambda at, count: head[at : at + count], source.size, check_end=False))
+    except DecodeError as error:
+        found.status[row] = "truncated" if isinstance(error, TruncatedError) else "unreadable"
+        found.reason[row] = str(error)
+    except OSError as error:
+        found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
+
+
+def _note(found: Looks, row: int, header: Header) -> None:
+    found.width[row], found.height[row] = header.width, header.height
+    found.turns[row] = header.upright_quarter_turns
+    if getattr(header, "traits", ()):
+        found.traits[row] = ",".join(header.traits)
+
+
+def _whole(number: int, size: int, source: Source | None) -> bytes:
+    start = source.offset if source else 0
+    pieces, at = [], 0
+    while at < size:
+        piece = os.pread(number, min(size - at, 1 << 26), start + at)
+        if not piece:
+            raise TruncatedError(f"the file ended at byte {at} of {size} while it was read")
+        pieces.append(piece)
+        at += len(piece)
+    data = b"".join(pieces)
+    if source is None or source.codec == "stored":
+        return data
+    return _inflate(data, source.size)
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj(-15)
+    try:
+        out = inflater.decompress(data, size + 1)
+    except zlib.error as error:
+        raise DecodeError(f"its compressed bytes are damaged: {error}") from error
+    if len(out) != size:
+        raise DecodeError(f"its archive promises {size} bytes, it holds {'more' if len(out) > size else len(out)}")
+    return out
+
+
+def _inflated_head(number: int, source: Source) -> bytes:
+    inflater, head, at = zlib.decompressobj(-15), b"", 0
+    try:
+        while len(head) < _HEAD and at < source.bytes and not inflater.eof:
+            piece = os.pread(number, min(_PIECE, source.bytes - at), source.offset + at)
+            if not piece:
+                raise TruncatedError("the archive ends before the member does")
+            at += len(piece)
+            head += inflater.decompress(piece, _HEAD - len(head))
+            if inflater.unconsumed_tail:
+                break
+    except zlib.error as error:
+        raise DecodeError(f"its compressed bytes are damaged: {error}") from error
+    return head
