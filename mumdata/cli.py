@@ -55,15 +55,47 @@ def index(
     all_images: Annotated[
         bool, typer.Option("--all-images", help="megascenes: list photos that no model registers, too.")
     ] = False,
+    verify: Annotated[
+        str | None, typer.Option("--verify", help="none, header or decode; default: as last time, else header.")
+    ] = None,
+    content_hash: Annotated[
+        bool | None, typer.Option("--content-hash/--no-content-hash", help="Hash each file, and find copies by it.")
+    ] = None,
     workers: Workers = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: a scene is a task of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="The Ray cluster; default: one started here.")
+    ] = None,
 ) -> None:
-    """List a dataset's images: writes frames.parquet and scenes.parquet."""
+    """List a dataset's images: writes frames.parquet and scenes.parquet. Again: only what changed is read."""
     from mumdata.index import index
 
-    found = index(dataset, root=root, name=name, catalogs=catalogs, all_images=all_images, workers=workers)
+    found = index(
+        dataset,
+        root=root,
+        name=name,
+        catalogs=catalogs,
+        all_images=all_images,
+        verify=verify,
+        content_hash=content_hash,
+        workers=workers,
+        engine=engine,
+        address=address,
+    )
+    for archive, member, _, detail in found.refused[:5]:
+        print(f"note: {archive}{f', {member}' if member else ''}: {detail}", file=sys.stderr)
+    if len(found.refused) > 5:
+        more = f"mumdata stats quarantine --dataset {found.name}{_flag(catalogs)}"
+        print(f"note: {len(found.refused) - 5:,} more are refused: {more}", file=sys.stderr)
+    for note in found.notes:
+        print(textwrap.fill(f"note: {note}", 80, subsequent_indent="  "), file=sys.stderr)
     statuses = _counts(found.frame_statuses)
     print(f"{found.name}: {found.num_frames:,} frames ({statuses}) in {found.num_scenes:,} scenes and streams")
     print(f"  scenes: {_counts(found.scene_statuses)}")
+    if found.num_frames != found.num_added or found.num_removed:
+        print(f"  {found.num_added:,} added, {found.num_changed:,} changed, {found.num_removed:,} removed")
     print(f"  {found.catalog / 'frames.parquet'} {'written' if found.changed else 'unchanged'}")
     print(f"next: mumdata mine-sequences {found.name}{_flag(catalogs)}")
 

@@ -34,14 +34,14 @@ class Group:
     paths: tuple[str, ...]
     status: tuple[str, ...]
     num_points: np.ndarray
-    eval_of: str | None
+    left_out: np.ndarray  # bool [n]: copies of earlier frames, and frames that a benchmark evaluates on
     mined: bool
     skip_reason: str | None
 
     def usable(self, allow_missing: bool) -> np.ndarray:
         """Tell which frames a sequence may hold, bool [n]: those whose file is whole, or also those that are absent."""
         allowed = ("ok", "missing") if allow_missing else ("ok",)
-        return np.array([status in allowed for status in self.status], bool)
+        return np.array([status in allowed for status in self.status], bool) & ~self.left_out
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> t
     columns = {key: frames.column(key).cast(pa.string()).to_pylist() for key in names}
     paths, status = frames.column("path").to_pylist(), frames.column("status").cast(pa.string()).to_pylist()
     num_points = frames.column("num_points").fill_null(0).to_numpy()
+    copies = frames.column("duplicate_of").is_valid().to_numpy()
+    evaluated = frames.column("eval_of").is_valid().to_numpy()
     splits = sorted({value for value in columns["split"] if value is not None})
     if split is None and "train" in splits:
         split = "train"
@@ -72,7 +74,9 @@ def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> t
     starts = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
     groups = []
     for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-        eval_of = next((value for value in columns["eval_of"][start:end] if value), None)
+        # a benchmark may evaluate on a whole scene, or on some frames of it
+        eval_of = columns["eval_of"][start] if evaluated[start:end].all() else None
+        left_out = copies[start:end] | (evaluated[start:end] & (not allow_eval_scenes))
         reason = None
         if split is not None and keys[start][0] != split:
             reason = f"split {keys[start][0]} is not mined"
@@ -85,7 +89,7 @@ def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> t
                 tuple(paths[start:end]),
                 tuple(status[start:end]),
                 num_points[start:end],
-                eval_of,
+                left_out,
                 reason is None,
                 reason,
             )
@@ -127,9 +131,10 @@ def covisible_pairs(
         if key not in scenes:
             raise CatalogError(f"scene {key[1]} of {name} is gone from {root}; run 'mumdata index {name}' again")
         tasks.append((scenes[key], [groups[place] for place in places]))
-    work = functools.partial(_read_pairs, name, module.SPEC.name, root)
+    work = functools.partial(_read_pairs, name, module.SPEC.name)
     pairs: list[StreamPairs | None] = [None] * len(groups)
-    for places, result in zip(by_scene.values(), engine.each(work, tasks, workers, f"overlap of {name}"), strict=True):
+    found_pairs = engine.each(work, tasks, workers, f"overlap of {name}", shared=tree)
+    for places, result in zip(by_scene.values(), found_pairs, strict=True):
         for place, found in zip(places, result, strict=True):
             pairs[place] = found
     table = _pair_table(name, groups, pairs)
@@ -137,15 +142,14 @@ def covisible_pairs(
     return pairs, digest_out
 
 
-def _read_pairs(name: str, dataset: str, root: Path, task: tuple[known.Scene, list[Group]]) -> list[StreamPairs | None]:
+def _read_pairs(name: str, dataset: str, tree: Tree, task: tuple[known.Scene, list[Group]]) -> list[StreamPairs | None]:
     scene, groups = task
-    module = known.load(dataset)
-    streams = {stream.stream: stream for stream in module.read(Tree(root, module.SPEC.archives), scene)}
+    streams = {stream.stream: stream for stream in known.load(dataset).read(tree, scene)}
     return [_pairs_of(name, group, streams.get(group.key[2])) for group in groups]
 
 
 def _pairs_of(name: str, group: Group, stream: known.Stream | None) -> StreamPairs | None:
-    if stream is None or tuple(map(_nfc, stream.paths)) != tuple(map(_nfc, group.paths)):
+    if stream is None or not _same_paths(stream.paths, group.paths):
         what = "/".join(part for part in group.key if part)
         raise CatalogError(f"{what} of {name} has changed since it was indexed; run 'mumdata index {name}' again")
     model, rows = stream.model, stream.rows
@@ -162,6 +166,14 @@ def _pairs_of(name: str, group: Group, stream: known.Stream | None) -> StreamPai
         geometry.rotation_cos(poses, pairs.a, pairs.b),
         geometry.axis_cos(poses, pairs.a, pairs.b),
     )
+
+
+def _same_paths(paths: tuple[str, ...], indexed: tuple[str, ...]) -> bool:
+    # a member of an archive is indexed under its name there, which is the end of its path in the tree
+    if len(paths) != len(indexed):
+        return False
+    pairs = zip(map(_nfc, paths), map(_nfc, indexed), strict=True)
+    return all(path == known or path.endswith(f"/{known}") for path, known in pairs)
 
 
 def _nfc(path: str) -> str:
