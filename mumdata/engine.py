@@ -6,7 +6,6 @@ workers and any engine. Few tasks are under way at a time, so that memory does n
 
 from __future__ import annotations
 
-import functools
 import importlib
 import multiprocessing
 import os
@@ -58,8 +57,9 @@ def each(
 
     `workers` None means: all CPUs, or this process alone where there are few tasks. `shared` is sent to each process
     once, and function(shared, task) is called then. `brief` tells that a task may well take less than a millisecond:
-    other processes are then started only where there is work left for seconds. `engine` "ray" runs the tasks on the Ray cluster at `address`, or
-    on one that is started here. Raises ConfigError for wrong options, MumError where a worker dies.
+    other processes are then started only where there is work left for seconds. `engine` "ray" runs the tasks on the
+    Ray cluster at `address`, or on one that is started here. Raises ConfigError for wrong options, MumError where a
+    worker dies.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers} is not at least 1")
@@ -175,13 +175,13 @@ def _on_ray(
             raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
         workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        remote = ray.remote(functools.partial(_work_on_ray, function))
+        remote = ray.remote(_work_on_ray)
         state = ray.put(shared)
         waiting = iter(_chunks(tasks, workers))
         under_way: deque[Any] = deque()
         while True:
             while len(under_way) < 3 * workers and (chunk := next(waiting, None)) is not None:
-                under_way.append(remote.remote(state, chunk))
+                under_way.append(remote.remote(function, state, chunk))
             if not under_way:
                 return
             try:
