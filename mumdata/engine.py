@@ -129,7 +129,7 @@ def _in_processes(
     with ProcessPoolExecutor(workers - 1, context, initializer=_receive, initargs=(data,)) as pool:
         try:
             while True:
-                while len(under_way) < 3 * workers and (chunk := next(waiting, None)) is not None:
+                while len(under_way) < workers + 2 and (chunk := next(waiting, None)) is not None:
                     under_way.append((chunk, pool.submit(_work, function, chunk)))
                 if not under_way:
                     return
@@ -180,7 +180,7 @@ def _on_ray(
         waiting = iter(_chunks(tasks, workers))
         under_way: deque[Any] = deque()
         while True:
-            while len(under_way) < 3 * workers and (chunk := next(waiting, None)) is not None:
+            while len(under_way) < workers + 2 and (chunk := next(waiting, None)) is not None:
                 under_way.append(remote.remote(function, state, chunk))
             if not under_way:
                 return

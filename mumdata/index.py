@@ -112,8 +112,8 @@ def index(
     tree = Tree(root, module.SPEC.archives)
     scenes = _scenes(module, tree)
     tasks = _tasks(scenes, in_catalog, in_parts)
-    context = Context(dataset, called, tree, all_images, verify, content_hash)
-    found = _Collected(called, folder, work, made_by)
+    context = Context(dataset, called, tree, all_images, verify, content_hash, work)
+    found = _Collected(called, folder, work, made_by, verify)
     with found.frames, found.quarantine:
         for parts in _each(scan, tasks, workers, called, context, engine, address):
             for part in parts:
@@ -219,8 +219,8 @@ def _each(
 class _Collected:
     # the parts of a run in their order: frames and quarantine go to disk, a few values a stream stay
 
-    def __init__(self, called: str, folder: Path, work: Path, made_by: str) -> None:
-        self.called, self.work, self.made_by = called, work, made_by
+    def __init__(self, called: str, folder: Path, work: Path, made_by: str, verify: str) -> None:
+        self.called, self.work, self.made_by, self.verify = called, work, made_by, verify
         self.frames = catalog.Writer(FRAMES, folder / FRAMES.file_name)
         self.quarantine = catalog.Writer(QUARANTINE, folder / QUARANTINE.file_name)
         self.rows: dict[str, list[Any]] = {name: [] for name in _SCENE_COLUMNS}
@@ -261,7 +261,7 @@ class _Collected:
             self._unsaved.append((part.key, part.frames))
             self._num_unsaved += num
             if len(self._unsaved) >= _PART_SCENES or self._num_unsaved >= _PART_FRAMES:
-                previous.write_part(self.work, self._unsaved, self.made_by)
+                previous.write_part(self.work, self._unsaved, self.made_by, self.verify)
                 self._unsaved, self._num_unsaved = [], 0
 
     def refuse(self, tree: Tree) -> None:

@@ -6,12 +6,14 @@ its bytes lie, its status with a reason, and what its header says; no pixel is d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,9 @@ import pyarrow.compute as pc
 from mumdata.errors import DecodeError, LayoutError, TruncatedError
 from mumdata.files import inside
 from mumdata.images import Header, read_header
+from mumdata.shards import survey
 from mumdata.tree import Source, Tree
+from mumdata.verify_image import verify
 
 __all__ = ["VERIFY", "Looks", "look"]
 
@@ -78,13 +82,25 @@ class Looks:
         )
 
 
-def look(tree: Tree, paths: tuple[str, ...], level: str, hashes: bool, old: pa.Table | None) -> Looks:
+def look(
+    tree: Tree,
+    paths: tuple[str, ...],
+    level: str,
+    hashes: bool,
+    old: pa.Table | None,
+    rows_of_shards: tuple[Source, ...] | None = None,
+    work: Path | None = None,
+) -> Looks:
     """Look at every file; those that `old` (columns of `mumdata.previous`) knows with size and time are not opened.
 
     `level` is one of VERIFY: `none` asks the file system alone, `header` reads each file's head and end, `decode`
-    every pixel. Frames that cannot be used get a status other than `ok` and a reason.
+    every pixel. Frames that cannot be used get a status other than `ok` and a reason. Where the frames are
+    `rows_of_shards`, what is found out about whole shards is kept in the folder `work`.
     """
     found = Looks.unknown(paths)
+    if rows_of_shards is not None:
+        _look_at_shards(tree, rows_of_shards, found, level, hashes, old, work)
+        return found
     sources = _stat(tree, paths, found)
     todo = _open_ones(found, level, hashes, _reused(found, old, level, hashes) if old is not None else None)
     found.num_read = len(todo)
@@ -209,7 +225,10 @@ def _reused(found: Looks, old: pa.Table, level: str, hashes: bool) -> np.ndarray
 
     whole = pc.is_in(_plain(old.column("status")), pa.array(["ok", "size_mismatch"]))
     same = known & whole.to_numpy(zero_copy_only=False)[at]
-    same &= (column("bytes") == found.size) & (column("mtime_ns") == found.mtime) & (found.size >= 0)
+    sizes = column("bytes")
+    if "parquet" in found.codec:  # a row's length is known only when it is read; the shard's time tells
+        found.size[same] = sizes[same]
+    same &= (sizes == found.size) & (column("mtime_ns") == found.mtime) & (found.size >= 0)
     same &= column("offset") == found.offset
     if level != "none":
         same &= column("width") > 0
@@ -249,6 +268,70 @@ def _open_ones(found: Looks, level: str, hashes: bool, reused: np.ndarray | None
     if reused is not None:
         wanted &= ~reused
     return [int(row) for row in np.flatnonzero(wanted)]
+
+
+# ---- rows of Parquet shards
+
+
+def _look_at_shards(
+    tree: Tree,
+    rows: tuple[Source, ...],
+    found: Looks,
+    level: str,
+    hashes: bool,
+    old: pa.Table | None,
+    work: Path | None,
+) -> None:
+    found.path[:] = [row.path for row in rows]
+    found.archive[:] = [row.archive for row in rows]
+    found.codec[:] = [row.codec for row in rows]
+    found.offset[:] = [row.offset for row in rows]
+    found.mtime[:] = [row.mtime_ns for row in rows]
+    reused = _reused(found, old, level, hashes) if old is not None else np.zeros(len(rows), bool)
+    todo = np.flatnonzero(~reused)
+    if (level == "none" and not hashes) or work is None or not len(todo):
+        return
+    shards: dict[str, list[int]] = {}
+    for row in todo.tolist():
+        shards.setdefault(rows[row].archive, []).append(row)
+    judge = functools.partial(_judge, level, hashes)
+    tables = survey(work, tree.root, shards, f"{level} {hashes}", judge)
+    found.num_read = len(todo)
+    for archive, members in shards.items():
+        table = tables[archive]
+        if not isinstance(table, pa.Table):
+            for row in members:
+                found.status[row], found.reason[row] = "unreadable", f"its shard: {table}"
+            continue
+        at = np.array([rows[row].offset for row in members], np.int64)
+        taken = table.take(pa.array(at))
+        for name, values in (("status", found.status), ("reason", found.reason)):
+            for row, value in zip(members, taken.column(name).to_pylist(), strict=True):
+                values[row] = value
+        for name, optional in (("traits", found.traits), ("hash", found.hash)):
+            for row, value in zip(members, taken.column(name).to_pylist(), strict=True):
+                optional[row] = value
+        numbers = {"width": found.width, "height": found.height, "turns": found.turns, "bytes": found.size}
+        for name, array in numbers.items():
+            array[members] = taken.column(name).to_numpy()
+
+
+def _judge(level: str, hashes: bool, data: bytes) -> tuple[str, str, int, int, int, str | None, str | None]:
+    one = Looks.unknown(("",))
+    one.size[0] = len(data)
+    if data:
+        _judge_bytes(one, 0, data, level, hashes)
+    else:
+        one.status[0], one.reason[0] = "empty", "0 bytes"
+    return (
+        one.status[0],
+        one.reason[0],
+        int(one.width[0]),
+        int(one.height[0]),
+        int(one.turns[0]),
+        one.traits[0],
+        one.hash[0],
+    )
 
 
 # ---- reading
@@ -304,16 +387,7 @@ def _read_one(found: Looks, row: int, read: Read | OSError, level: str, hashes: 
     size = int(found.size[row])
     try:
         if level == "decode" or hashes:
-            data = _whole(number, size, source)
-            if hashes:
-                found.hash[row] = hashlib.sha256(data).hexdigest()
-            if level != "none":
-                _note(found, row, read_header(lambda at, count: data[at : at + count], len(data)))
-            if level == "decode":
-                from mumdata.verify_image import verify
-
-                verdict = verify(data)
-                found.status[row], found.reason[row] = verdict.status, verdict.detail
+            _judge_bytes(found, row, _whole(number, size, source), level, hashes)
         elif source is None:
             _note(found, row, read_header(lambda at, count: os.pread(number, count, at), size))
         elif source.codec == "stored":
@@ -334,10 +408,25 @@ def _read_one(found: Looks, row: int, read: Read | OSError, level: str, hashes: 
         found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
 
 
+def _judge_bytes(found: Looks, row: int, data: bytes, level: str, hashes: bool) -> None:
+    if hashes:
+        found.hash[row] = hashlib.sha256(data).hexdigest()
+    if level == "none":
+        return
+    try:
+        _note(found, row, read_header(lambda at, count: data[at : at + count], len(data)))
+        if level == "decode":
+            verdict = verify(data)
+            found.status[row], found.reason[row] = verdict.status, verdict.detail
+    except DecodeError as error:
+        found.status[row] = "truncated" if isinstance(error, TruncatedError) else "unreadable"
+        found.reason[row] = str(error)
+
+
 def _note(found: Looks, row: int, header: Header) -> None:
     found.width[row], found.height[row] = header.width, header.height
     found.turns[row] = header.upright_quarter_turns
-    if getattr(header, "traits", ()):
+    if header.traits:
         found.traits[row] = ",".join(header.traits)
 
 

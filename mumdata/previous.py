@@ -43,10 +43,14 @@ _KEY = b"streams"
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of a Parquet file with the columns of frames; `stamp` tells the file from a later one."""
+    """Consecutive rows of a Parquet file with the columns of frames.
+
+    `stamp` tells the file from a later one, `verify` how closely its frames were looked at.
+    """
 
     file: str
     stamp: int
+    verify: str
     first: int
     num: int
 
@@ -63,10 +67,10 @@ def of_catalog(folder: Path, tool_version: str) -> tuple[dict[Key, Rows], dict[s
         table = catalog.read(SCENES, scenes, ["split", "scene", "stream", "first_frame_id", "num_frames"])
     except CatalogError:
         return {}, {}
-    stamp = frames.stat().st_mtime_ns
+    stamp, verify = frames.stat().st_mtime_ns, str(footer.parameters.get("verify", "none"))
     columns = (table.column(name).to_pylist() for name in table.column_names)
     found = {
-        (split, scene, stream): Rows(str(frames), stamp, first, num)
+        (split, scene, stream): Rows(str(frames), stamp, verify, first, num)
         for split, scene, stream, first, num in zip(*columns, strict=True)
         if first is not None
     }
@@ -86,15 +90,15 @@ def of_parts(folder: Path, made_by: str) -> dict[Key, Rows]:
             continue
         first, stamp = 0, path.stat().st_mtime_ns
         for split, scene, stream, num in about["streams"]:
-            found[split, scene, stream] = Rows(str(path), stamp, first, num)
+            found[split, scene, stream] = Rows(str(path), stamp, about["verify"], first, num)
             first += num
     return found
 
 
-def write_part(folder: Path, tables: list[tuple[Key, pa.Table]], made_by: str) -> None:
+def write_part(folder: Path, tables: list[tuple[Key, pa.Table]], made_by: str, verify: str) -> None:
     """Write streams' frames as the next part."""
     number = max((int(path.stem[5:]) for path in folder.glob("part-*.parquet")), default=-1) + 1
-    about = {"made_by": made_by, "streams": [[*key, table.num_rows] for key, table in tables]}
+    about = {"made_by": made_by, "verify": verify, "streams": [[*key, table.num_rows] for key, table in tables]}
     table = pa.concat_tables([table for _, table in tables]).select(list(COLUMNS)).unify_dictionaries()
     with (
         atomic_path(folder / f"part-{number:06d}.parquet") as temporary,

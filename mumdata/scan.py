@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from mumdata import catalog, previous
 from mumdata.datasets import Cameras, Dataset, KnownBad, Scene, Stream, load
 from mumdata.errors import MumError
 from mumdata.geometry import scale_intrinsics
-from mumdata.look import Looks, look
+from mumdata.look import VERIFY, Looks, look
 from mumdata.previous import Key, Rows
 from mumdata.schema import FRAMES, QUARANTINE
 from mumdata.tree import Tree
@@ -37,6 +38,7 @@ class Context:
     all_images: bool
     verify: str
     hashes: bool
+    work: Path
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,13 @@ def _without_frames(stream: Stream) -> Stream:
 def _part(context: Context, task: Task, module: Dataset, stream: Stream) -> Part:
     scene, num = task.scene, len(stream.paths)
     key = (scene.split, printable(scene.scene), stream.stream)
-    earlier = task.parts.get(key) or task.catalog.get(key)
+    in_catalog = task.catalog.get(key)
+    earlier = task.parts.get(key) or in_catalog
     known = previous.read_rows(earlier) if earlier else None
-    looks = look(context.tree, stream.paths, context.verify, context.hashes, known)
+    before = known if in_catalog is earlier else (previous.read_rows(in_catalog) if in_catalog else None)
+    if earlier and VERIFY.index(earlier.verify) < VERIFY.index(context.verify):
+        known = None  # looked at less closely than is asked for now
+    looks = look(context.tree, stream.paths, context.verify, context.hashes, known, stream.sources, context.work)
     _mark_names(looks)
     doubts = _mark_known_bad(looks, module.SPEC.known_bad, scene, stream)
     for row, (status, reason) in stream.bad.items():
@@ -122,8 +128,6 @@ def _part(context: Context, task: Task, module: Dataset, stream: Stream) -> Part
     statuses = Counter(looks.status)
     status, detail = _scene_status(stream, statuses, posed)
     columns = _columns(context, scene, stream, looks, intrinsics, posed, copies)
-    in_catalog = task.catalog.get(key)
-    before = known if in_catalog is earlier else (previous.read_rows(in_catalog) if in_catalog else None)
     num_added, num_changed, num_kept = _differences(looks, before)
     return Part(
         key,

@@ -23,6 +23,8 @@ from mumdata.files import inside
 
 __all__ = ["Source", "Tree"]
 
+# names that are remembered; beyond that, folders are listed anew, so that memory does not grow with the dataset
+_MOST_LISTED = 200_000
 # metadata larger than this is refused before anything is allocated
 _MOST_BYTES = 1 << 30
 
@@ -46,6 +48,7 @@ class Tree:
     def __init__(self, root: Path, archives: tuple[str, ...] = ()) -> None:
         self.root = Path(root)
         self._listed: dict[str, tuple[list[str], list[str]] | None] = {}
+        self._num_listed = 0
         self._names: dict[str, dict[str, str]] = {}
 
     @property
@@ -166,9 +169,14 @@ class Tree:
         return found.st_dev, found.st_ino
 
     def _look(self, folder: str) -> tuple[list[str], list[str]] | None:
-        if folder not in self._listed:
-            self._listed[folder] = self._scan(folder)
-        return self._listed[folder]
+        if folder in self._listed:
+            return self._listed[folder]
+        found = self._scan(folder)
+        self._num_listed += sum(map(len, found)) if found else 1
+        if self._num_listed > _MOST_LISTED:
+            self._listed, self._names, self._num_listed = {}, {}, 0
+        self._listed[folder] = found
+        return found
 
     def _scan(self, folder: str) -> tuple[list[str], list[str]] | None:
         folders: list[str] = []

@@ -19,7 +19,9 @@ from .conftest import DEMO_DATASETS, write_picture
 
 def truth_files(world: Path) -> list[tuple[str, str, str, Path]]:
     return [
-        (path.parent.parent.name, path.parent.name, path.stem, path) for path in sorted(world.glob("truth/*/*/*.npz"))
+        (name, path.parent.name, path.stem, path)
+        for name in DEMO_DATASETS
+        for path in sorted(world.glob(f"truth/{name}/*/*.npz"))
     ]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mumdata.colmap import Model
 from mumdata.errors import unknown
-from mumdata.tree import Tree
+from mumdata.tree import Source, Tree
 
 __all__ = [
     "NAMES",
@@ -168,7 +168,8 @@ class Stream:
     `paths` are relative to the root, as if archives were unpacked; bytes that are not UTF-8 are surrogate-escaped. So
     are `depth_paths` and `mask_paths`, None where there is no such file. `model` with `rows` (the model's image row of
     each frame) gives the tracks. `upright_quarter_turns` int8 [n] are the clockwise turns that make each picture
-    upright, where the cameras tell (-1: not known). `eval_of` is the benchmark that evaluates on the stream, or one
+    upright, where the cameras tell (-1: not known). `sources` says where the bytes lie, for rows of Parquet shards, which
+    a tree does not show. `eval_of` is the benchmark that evaluates on the stream, or one
     entry a frame. `bad` maps rows to (status, reason) for frames that the dataset itself declares unusable.
     `problem` is a scene status that overrides the one found from the files; `ignored` lists files that were left out:
     (path, reason, detail).
@@ -184,6 +185,7 @@ class Stream:
     depth_paths: tuple[str | None, ...] | None = None
     mask_paths: tuple[str | None, ...] | None = None
     upright_quarter_turns: np.ndarray | None = None
+    sources: tuple[Source, ...] | None = None
     eval_of: str | tuple[str | None, ...] | None = None
     bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     problem: str | None = None
