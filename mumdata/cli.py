@@ -108,7 +108,9 @@ def mine_sequences(
     catalogs: Catalogs = DEFAULT_CATALOGS,
     rule: Annotated[str | None, typer.Option("--rule", help="Mining rule; default: the dataset's own.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="mumdata, or mum-paper: the paper's thresholds.")] = "mumdata",
-    split: Annotated[str | None, typer.Option("--split", help="Split to mine; default: train, if there.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split to mine, or all; default: train, if there.")
+    ] = None,
     allow_eval_scenes: Annotated[
         bool, typer.Option("--allow-eval-scenes", help="Mine scenes that benchmarks evaluate on, too.")
     ] = False,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -96,9 +95,9 @@ def _chunks(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:
 _shared: Any = None  # of a worker process: set once, when it starts
 
 
-def _receive(data: bytes) -> None:
+def _receive(shared: Any) -> None:
     global _shared
-    _shared = pickle.loads(data)  # noqa: S301 - from the parent process
+    _shared = shared
 
 
 def _work(function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result]:
@@ -125,8 +124,7 @@ def _in_processes(
     under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]] = deque()
     # spawned, not forked: forking a process that has threads is not safe
     context = multiprocessing.get_context("spawn")
-    data = pickle.dumps(shared)
-    with ProcessPoolExecutor(workers - 1, context, initializer=_receive, initargs=(data,)) as pool:
+    with ProcessPoolExecutor(workers - 1, context, initializer=_receive, initargs=(shared,)) as pool:
         try:
             while True:
                 while len(under_way) < workers + 2 and (chunk := next(waiting, None)) is not None:

@@ -144,7 +144,18 @@ def index(
         sum(rows.num for rows in in_catalog.values()) - kept,
         found.counts["read"],
         list(tree.refused),
+        _notes(found.codecs),
     )
+
+
+def _notes(codecs: set[str]) -> list[str]:
+    slow = {"parquet": "rows of Parquet shards", "deflate": "compressed members of archives"}
+    return [
+        f"these images are {what}: reading one of them costs more than reading a file; unpack them, or pack them as "
+        "plain files, before a long training"
+        for codec, what in slow.items()
+        if codec in codecs
+    ]
 
 
 def known_names(catalogs: Path) -> list[str]:
@@ -227,6 +238,7 @@ class _Collected:
         self.num_frames = 0
         self.statuses: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.codecs: set[str] = set()
         self.first_detail: str | None = None
         self._unsaved: list[tuple[Key, pa.Table]] = []
         self._num_unsaved = 0
@@ -255,6 +267,7 @@ class _Collected:
             self.rows[name].append(value)
         self.first_detail = self.first_detail or part.detail
         self.num_frames += num
+        self.codecs |= part.codecs
         self.statuses.update(part.statuses)
         self.counts.update(added=part.num_added, changed=part.num_changed, kept=part.num_kept, read=part.num_read)
         if part.num_read:

@@ -56,7 +56,8 @@ class StreamPairs:
 def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> tuple[list[Group], str | None]:
     """Group the frames by (split, scene, stream), in file order; return them and the split that is mined.
 
-    `split` None means `train` where there is one. Raises ConfigError for a split that the dataset does not have.
+    `split` None means `train` where there is one, `all` every split and scenes without one. Raises ConfigError for a
+    split that the dataset does not have.
     """
     names = ("split", "scene", "stream", "eval_of")
     columns = {key: frames.column(key).cast(pa.string()).to_pylist() for key in names}
@@ -67,7 +68,7 @@ def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> t
     splits = sorted({value for value in columns["split"] if value is not None})
     if split is None and "train" in splits:
         split = "train"
-    if split is not None and split not in splits:
+    if split is not None and split not in (*splits, "all"):
         have = f"it has {', '.join(splits)}" if splits else "it has no splits"
         raise ConfigError(f"split '{split}' is not in this dataset; {have}")
     keys = list(zip(columns["split"], columns["scene"], columns["stream"], strict=True))
@@ -78,8 +79,8 @@ def groups_of(frames: pa.Table, split: str | None, allow_eval_scenes: bool) -> t
         eval_of = columns["eval_of"][start] if evaluated[start:end].all() else None
         left_out = copies[start:end] | (evaluated[start:end] & (not allow_eval_scenes))
         reason = None
-        if split is not None and keys[start][0] != split:
-            reason = f"split {keys[start][0]} is not mined"
+        if split not in (None, "all", keys[start][0]):
+            reason = f"split {keys[start][0]} is not mined" if keys[start][0] else "it has no split; see --split all"
         elif eval_of and not allow_eval_scenes:
             reason = f"evaluation scene ({eval_of})"
         groups.append(

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Part:
     num_points: int | None
     num_copies: int
     statuses: dict[str, int]
+    codecs: frozenset[str]
     num_read: int
     num_added: int
     num_changed: int
@@ -140,6 +142,7 @@ def _part(context: Context, task: Task, module: Dataset, stream: Stream) -> Part
         len(stream.model.point_ids) if stream.model is not None else None,
         0 if copies is None else int((copies >= 0).sum()),
         dict(statuses),
+        frozenset(filter(None, looks.codec)),
         looks.num_read,
         num_added,
         num_changed,
@@ -164,7 +167,7 @@ def _mark_known_bad(looks: Looks, entries: tuple[KnownBad, ...], scene: Scene, s
     # what is dropped gets its status; the rest is told in the scene's detail
     doubts = []
     for entry in entries:
-        if entry.scene not in (None, scene.scene) or entry.stream not in (None, stream.stream):
+        if entry.stream not in (None, stream.stream) or not fnmatchcase(scene.scene, entry.scene or "*"):
             continue
         text = f"{entry.reason} ({entry.source})"
         if entry.path is None:
@@ -284,7 +287,7 @@ def _columns(
         "mtime_ns": _known(looks.mtime, pa.int64()),
         "width": _known(looks.width, pa.int32()),
         "height": _known(looks.height, pa.int32()),
-        "timestamp_s": stream.timestamps_s,
+        "timestamp_s": _seconds(stream.timestamps_s),
         "camera_model": list(cameras.model) if cameras else None,
         "intrinsics_px": intrinsics,
         "distortion": _lists(cameras.distortion) if cameras else None,
@@ -358,6 +361,10 @@ def _constant(value: str | None, num: int) -> pa.Array | None:
 
 def _known(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.array(values, pa.int64(), mask=values < 0).cast(kind)
+
+
+def _seconds(values: np.ndarray | None) -> pa.Array | None:
+    return None if values is None else pa.array(values, pa.float64(), mask=np.isnan(values))
 
 
 def _fixed(values: np.ndarray, valid: np.ndarray) -> pa.Array:

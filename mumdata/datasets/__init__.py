@@ -73,9 +73,9 @@ class Layout:
 class KnownBad:
     """Something known to be wrong with a dataset: where, why, and who says so.
 
-    `scene` and `stream` are exact, `path` is the end of a frame's path; None fits everything. Frames that fit get the
-    status `known_bad`, and a row in quarantine; with `drop` false they stay, and the scene's detail says why one may
-    doubt them.
+    `scene` is a name or a pattern (`chair/*`), `stream` is exact, `path` is the end of a frame's path; None fits
+    everything. Frames that fit get the status `known_bad`, and a row in quarantine; with `drop` false they stay, and
+    the scene's detail says why one may doubt them.
     """
 
     reason: str
@@ -168,11 +168,10 @@ class Stream:
     `paths` are relative to the root, as if archives were unpacked; bytes that are not UTF-8 are surrogate-escaped. So
     are `depth_paths` and `mask_paths`, None where there is no such file. `model` with `rows` (the model's image row of
     each frame) gives the tracks. `upright_quarter_turns` int8 [n] are the clockwise turns that make each picture
-    upright, where the cameras tell (-1: not known). `sources` says where the bytes lie, for rows of Parquet shards, which
-    a tree does not show. `eval_of` is the benchmark that evaluates on the stream, or one
-    entry a frame. `bad` maps rows to (status, reason) for frames that the dataset itself declares unusable.
-    `problem` is a scene status that overrides the one found from the files; `ignored` lists files that were left out:
-    (path, reason, detail).
+    upright, where the cameras tell (-1: not known). `sources` says where the bytes lie, for rows of Parquet shards,
+    which a tree does not show. `eval_of` is the benchmark that evaluates on the stream, or one entry a frame. `bad`
+    maps rows to (status, reason) for frames that the dataset itself declares unusable. `problem` is a scene status that
+    overrides the one found from the files; `ignored` lists files that were left out: (path, reason, detail).
     """
 
     stream: str | None

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 
 from mumdata.datasets import Scene, Stream, natural_key
+from mumdata.errors import LayoutError
 from mumdata.shards import rows_of
 from mumdata.tree import Source, Tree
 
@@ -24,17 +25,25 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def shard_scenes(tree: Tree, unlabelled: str) -> list[Scene]:
-    """List (split, class) pairs of the shards; `places` hold each class's rows: (shard, time, rows, names)."""
+    """List (split, class) pairs of the shards; `places` hold each class's rows: (shard, time, rows, names).
+
+    Shards that cannot be read are told in the details of their split's scenes; LayoutError where none can.
+    """
     shards = [(folder, name) for folder in ("data", "") for name in tree.files(folder) if _SHARD.fullmatch(name)]
     found: dict[tuple[str, str], list[tuple[str, int, tuple[int, ...], tuple[str, ...]]]] = defaultdict(list)
     present: dict[str, tuple[int, int]] = {}
+    broken: dict[str, list[str]] = defaultdict(list)
     for folder, name in shards:
         archive = f"{folder}/{name}" if folder else name
         match = _SHARD.fullmatch(name)
         assert match is not None
         split = "val" if match[1] == "validation" else match[1]
+        try:
+            names, labels = rows_of(tree.root / archive)
+        except LayoutError as error:
+            broken[split].append(str(error))
+            continue
         present[split] = (present.get(split, (0, 0))[0] + 1, int(match[3]))
-        names, labels = rows_of(tree.root / archive)
         stamp = os.stat(tree.root / archive).st_mtime_ns
         classes: dict[str, list[int]] = defaultdict(list)
         for row, (image, label) in enumerate(zip(names, labels.tolist(), strict=True)):
@@ -42,19 +51,21 @@ def shard_scenes(tree: Tree, unlabelled: str) -> list[Scene]:
         for wnid, rows in classes.items():
             own = tuple(names[row] or f"{match[2]}_{row:06d}.JPEG" for row in rows)
             found[split, wnid].append((archive, stamp, tuple(rows), own))
-    return [Scene(*key, ("shards", tuple(found[key]), present[key[0]])) for key in sorted(found)]
+    if broken and not found:
+        raise LayoutError(next(iter(broken.values()))[0])
+    return [Scene(*key, ("shards", tuple(found[key]), present[key[0]], tuple(broken[key[0]]))) for key in sorted(found)]
 
 
 def shard_stream(scene: Scene) -> Stream:
     """Return the rows of one class in natural order of their names."""
-    _, pieces, (here, whole) = scene.places
+    _, pieces, (here, whole), broken = scene.places
     rows = [
         (name, Source(archive, name, "parquet", row, -1, -1, stamp))
         for archive, stamp, numbers, names in pieces
         for row, name in zip(numbers, names, strict=True)
     ]
     rows.sort(key=lambda item: (natural_key(item[0]), item[1].archive, item[1].offset))
-    detail = None if here >= whole else f"{here} of {whole} shards are here"
+    detail = "; ".join([f"{here} of {whole} shards are here", *broken]) if here < whole else None
     return Stream(None, tuple(name for name, _ in rows), sources=tuple(source for _, source in rows), detail=detail)
 
 

@@ -51,7 +51,7 @@ def model_stream(
     order = sorted(range(len(names)), key=lambda row: natural_key(names[row])) if natural_order else range(len(names))
     for row in order:
         path = path_of(names[row])
-        if names[row].startswith("/") or ".." in names[row].split("/") or not names[row]:
+        if names[row].startswith("/") or ".." in names[row].split("/") or not names[row] or "\0" in names[row]:
             ignored.append((path, "leaves_root", f"named by the model in {folder}"))
             continue
         path = tree.find(path) or path
