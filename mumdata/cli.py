@@ -239,10 +239,11 @@ def demo(
     workers: Workers = None,
 ) -> None:
     """Render small datasets in their true layouts, to try everything on."""
+    from mumdata.demo.layouts import NAMES
     from mumdata.demo.world import demo
 
     demo(out, size=size, seed=seed, workers=workers)
-    for name in ("megadepth", "megascenes", "realestate10k", "imagenet"):
+    for name in NAMES:
         print(f"mumdata index {name} --root {out / name}")
 
 

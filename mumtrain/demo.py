@@ -18,7 +18,20 @@ from mumdata.errors import MumError
 
 __all__ = ["DATASETS", "demo"]
 
-DATASETS = ("megadepth", "megascenes", "realestate10k", "imagenet")
+DATASETS = (
+    "arkitscenes",
+    "blendedmvs",
+    "co3d",
+    "dl3dv",
+    "hypersim",
+    "imagenet",
+    "megadepth",
+    "megascenes",
+    "realestate10k",
+    "scannetpp",
+    "streetview",
+    "wildrgbd",
+)
 _NUM_VIEWS = 4
 
 
@@ -37,7 +50,7 @@ def demo(out: Path | None = None, *, size: str = "default", seed: int = 0, steps
     (out / ".gitignore").write_text("*\n", encoding="utf-8")
     world, catalogs, run = out / "world", out / "catalogs", out / "run"
     flags = ["--catalogs", str(catalogs)]
-    _say("1. Render scenes in the layouts of four datasets")
+    _say("1. Render scenes in the layouts of twelve datasets")
     _command("mumdata", "demo", str(world), "--size", size, "--seed", str(seed), quiet=True)
     _say("2. Index them: a row for every frame")
     for name in DATASETS:

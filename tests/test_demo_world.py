@@ -187,8 +187,8 @@ def test_no_module_uses_functions_whose_last_bit_depends_on_the_machine() -> Non
     plain = {
         "abs", "all", "any", "arange", "argmax", "array", "asarray", "ascontiguousarray", "broadcast_shapes", "clip",
         "concatenate", "cumsum", "errstate", "flatnonzero", "float32", "float64", "floor", "full", "inf", "int8",
-        "float16", "int16", "int32", "int64", "isfinite", "max", "nan", "maximum", "min", "minimum", "ndarray", "ndim", "repeat", "savez",
-        "shape", "sqrt", "stack", "tile", "uint8", "uint16", "unique", "where", "zeros",
+        "float16", "int16", "int32", "int64", "isfinite", "max", "nan", "maximum", "min", "minimum", "ndarray", "ndim",
+        "repeat", "savez", "shape", "sqrt", "stack", "tile", "uint8", "uint16", "unique", "where", "zeros",
     }  # fmt: skip
     files = sorted(Path(world_module.__file__).parent.rglob("*.py"))
     assert len(files) > 10

@@ -137,7 +137,7 @@ def _run(tasks: list[_Task], num_workers: int) -> None:
 
 
 def demo(out: Path, *, size: str = "default", seed: int = 0, workers: int | None = None) -> None:
-    """Render the demo world: MegaDepth, MegaScenes, RealEstate10K and ImageNet, small, in their true layouts.
+    """Render the demo world: twelve datasets, small, in their true layouts.
 
     `size` is "tiny" (64 to 80 px, for tests) or "default" (144 to 192 px). `workers` is the number of processes, by
     default one a core, at most eight. A demo that is complete is left alone; one that was interrupted is made anew. The
