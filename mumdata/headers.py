@@ -178,8 +178,24 @@ _COMPONENTS: dict[int, tuple[str, ...]] = {1: ("grey",), 3: (), 4: ("cmyk",)}
 
 
 def _jpeg(start: bytes, read_at: ReadAt, size: int, check_end: bool) -> Header:
-    data, base, at = start, 0, 2  # `data` are the file's bytes from `base` on, and `at` counts in them
-    orientation, several = 0, False
+    data, base, at, orientation, names = _to_frame(start, read_at, size)
+    precision, height, width, components = _FRAME.unpack_from(data, at + 4)
+    if precision != 8:
+        raise DecodeError(f"JPEG of {precision} bits a sample is not supported; convert it to 8 bits")
+    if components not in _COMPONENTS:
+        raise DecodeError(f"JPEG of {components} components is not supported; convert it to RGB")
+    if check_end and not _has_end(_EOI, data, base, base + at, read_at, size):
+        raise TruncatedError("the JPEG is cut off: it has no end marker")
+    traits = _COMPONENTS[components]
+    if names or orientation != 1:
+        traits = _traits([*traits, *names], orientation)
+    return Header("JPEG", width, height, orientation, traits)
+
+
+def _to_frame(data: bytes, read_at: ReadAt, size: int) -> tuple[bytes, int, int, int, tuple[str, ...]]:
+    # the bytes at hand, where in the file they begin, where in them the frame header is; orientation and traits
+    base, at = 0, 2
+    orientation, names = 0, tuple[str, ...]()
     for _ in range(_MOST_STEPS):
         if at + 10 > len(data):
             base += at
@@ -189,36 +205,22 @@ def _jpeg(start: bytes, read_at: ReadAt, size: int, check_end: bool) -> Header:
             at += 1
             continue
         if code in _FRAMES:
-            break
+            return data, base, at, orientation or 1, names
         if code == 0 or code in _ALONE:
             at += 2
             continue
-        if code == 0xD9 or code == 0xDA:
-            raise ValueError("no frame header")
         if code in _OTHER_FRAMES:
             raise DecodeError("lossless and hierarchical JPEG are not supported; convert it to PNG")
         length = data[at + 2] << 8 | data[at + 3]
-        if length < 2:
-            raise ValueError("bad segment")
+        if length < 2 or code == 0xD9 or code == 0xDA:  # the end, or pixels
+            break
         if code == 0xE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
             block = data[at + 10 : at + 2 + length]
             orientation = _orientation_at(base + at + 10, length - 8, block, read_at)
         elif code == 0xE2 and data[at + 4 : at + 8] == b"MPF\0":
-            several = True
+            names = ("multi-picture",)
         at += 2 + length
-    else:
-        raise ValueError("no frame header")
-    precision, height, width, components = _FRAME.unpack_from(data, at + 4)
-    if precision != 8:
-        raise DecodeError(f"JPEG of {precision} bits a sample is not supported; convert it to 8 bits")
-    if components not in _COMPONENTS:
-        raise DecodeError(f"JPEG of {components} components is not supported; convert it to RGB")
-    if check_end and not _has_end(_EOI, data, base, base + at, read_at, size):
-        raise TruncatedError("the JPEG is cut off: it has no end marker")
-    traits = _COMPONENTS[components]
-    if several or orientation > 1:
-        traits = _traits([*traits, *(("multi-picture",) if several else ())], orientation or 1)
-    return Header("JPEG", width, height, orientation or 1, traits)
+    raise ValueError("no frame header")
 
 
 # --- PNG: chunks up to the first of pixels ---
@@ -249,19 +251,19 @@ def _png(start: bytes, read_at: ReadAt, size: int, check_end: bool) -> Header:
 def _png_chunks(data: bytes, read_at: ReadAt, size: int) -> tuple[int, set[str]]:
     # orientation, and traits by the chunks between IHDR and IDAT
     base, at = 0, 33
-    orientation, traits = 1, set[str]()
+    orientation, traits = 0, set[str]()
     for _ in range(_MOST_STEPS):
         if at + 8 > len(data):
             base += at
             data, at = _more(read_at, base, size), 0
         length, kind = _CHUNK.unpack_from(data, at)
         if kind == b"IDAT":
-            return orientation, traits
+            return orientation or 1, traits
         if kind == b"tRNS":
             traits.add("alpha")
         elif kind == b"acTL":
             traits.add("animated")
-        elif kind == b"eXIf":
+        elif kind == b"eXIf" and not orientation:
             orientation = _orientation_at(base + at + 8, length, data[at + 8 : at + 8 + length], read_at)
         at += 12 + length
     raise ValueError("no IDAT")
@@ -301,9 +303,9 @@ def _webp_extended(start: bytes, read_at: ReadAt, size: int) -> Header:
 def _webp_orientation(read_at: ReadAt, size: int) -> int:
     at = 30
     for _ in range(16):
-        if at + 8 > size:
+        head = read_at(at, 8) if at < size else b""
+        if len(head) < 8:
             break
-        head = read_at(at, 8)
         kind, length = struct.unpack("<4sI", head)
         if kind == b"EXIF":
             return tiff.exif_orientation(read_at(at + 8, min(length, _PIECE)).removeprefix(b"Exif\0\0")) or 1
@@ -365,7 +367,7 @@ def _tiff(start: bytes, read_at: ReadAt, size: int, check_end: bool) -> Header:
 
 _Parser = tuple[str, bytes, Callable[[bytes, ReadAt, int, bool], Header]]
 _PARSERS: dict[bytes, _Parser] = {
-    b"\xff\xd8": ("JPEG", b"\xff\xd8", _jpeg),
+    b"\xff\xd8": ("JPEG", b"\xff\xd8\xff", _jpeg),
     b"\x89P": ("PNG", b"\x89PNG\r\n\x1a\n", _png),
     b"RI": ("WebP", b"RIFF", _webp),
     b"BM": ("BMP", b"BM", _bmp),

@@ -224,10 +224,12 @@ def _row_group(path: str, size: int, mtime_ns: int, group: int) -> pa.ChunkedArr
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    metadata, column, _ = _shard(path, size, mtime_ns)
+    metadata, column, firsts = _shard(path, size, mtime_ns)
     num_bytes = metadata.row_group(group).total_byte_size
     if num_bytes > _MOST_GROUP_BYTES:
         raise DecodeError(f"row group {group} of the shard takes {num_bytes:,} bytes, beyond the limit")
     with pq.ParquetFile(path, metadata=metadata) as file:
         images = file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    if len(images) != firsts[group + 1] - firsts[group]:
+        raise DecodeError(f"row group {group} of the shard has only {len(images)} rows")
     return images if "." not in column else pc.struct_field(images, "bytes")

@@ -398,9 +398,7 @@ def _read_one(found: Looks, row: int, read: Read | OSError, level: str, hashes: 
 
             _note(found, row, read_header(read_at, size))
         else:
-            head = _inflated_head(number, source)
-            # the member's own check sum covers its end; inflating all of it would mean reading the whole archive
-            _note(found, row, read_header(lambda at, count: head[at : at + count], source.size, check_end=False))
+            _note(found, row, _deflated_header(number, source))
     except DecodeError as error:
         found.status[row] = "truncated" if isinstance(error, TruncatedError) else "unreadable"
         found.reason[row] = str(error)
@@ -428,6 +426,19 @@ def _note(found: Looks, row: int, header: Header) -> None:
     found.turns[row] = header.upright_quarter_turns
     if header.traits:
         found.traits[row] = ",".join(header.traits)
+
+
+def _deflated_header(number: int, source: Source) -> Header:
+    # the member's own checksum covers its end; to look at that would mean reading the whole archive
+    head = _inflated_head(number, source)
+    try:
+        return read_header(lambda at, count: head[at : at + count], source.size, check_end=False)
+    except DecodeError:
+        if len(head) >= source.size:
+            raise
+    # a long header, or one that stands at the end
+    data = _whole(number, source.bytes, source)
+    return read_header(lambda at, count: data[at : at + count], len(data))
 
 
 def _whole(number: int, size: int, source: Source | None) -> bytes:

@@ -55,7 +55,7 @@ def rows_of(path: Path) -> tuple[list[str | None], np.ndarray]:
             wanted = [name for name in ("image.path", "label") if name in leaves]
             table = file.read(columns=wanted)
             num = file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise LayoutError(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
     names: list[str | None] = [None] * num
     labels = np.full(num, -1, np.int64)
@@ -127,7 +127,7 @@ def _survey(path: Path, judge: Judge) -> pa.Table:
                             rows.append((*judge(data), len(data)))
                         else:
                             rows.append(("empty", "no bytes", -1, -1, -1, None, None, 0))
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, ValueError) as error:
         raise LayoutError(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(SURVEY)
     return pa.Table.from_arrays(

@@ -21,9 +21,10 @@ _ORIENTATION = 0x0112
 # size, bits, compression, colours, orientation, channels, format; where strips and tiles are, and how long
 _WANTED = frozenset((256, 257, 258, 259, 262, 273, _ORIENTATION, 277, 279, 324, 325, 338, 339))
 
-# photometric interpretation -> bits a sample that OpenCV decodes to 8 bits, as tried with files of every kind
+# photometric interpretation (grey from white or black, RGB, palette, CMYK, YCbCr, Lab) -> bits a sample, and channels,
+# that OpenCV decodes to 8 bits, as tried with files of every kind
 _DEPTHS = {0: (1, 8, 16), 1: (1, 8, 16), 2: (8, 16), 3: (1, 4, 8), 5: (8,), 6: (8,), 8: (8, 16)}
-_CHANNELS = {2: 3, 5: 4, 6: 3, 8: 3}  # photometric interpretation -> the fewest channels, where that is not 1
+_CHANNELS = {0: (1, 2, 3, 4), 1: (1, 2, 3, 4), 2: (3, 4), 3: (1,), 5: (4,), 6: (3,), 8: (3,)}
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946))
 
 
@@ -92,7 +93,7 @@ def check_kind(tags: Tags) -> None:
         what = f"of photometric interpretation {photometric}"
     elif len(depths) > 1 or not depths <= set(_DEPTHS[photometric]):
         what = f"of {max(depths)} bits a sample" + (" and a palette" if photometric == 3 else "")
-    elif not _CHANNELS.get(photometric, 1) <= channels <= (4 if depths != {1} else 1):
+    elif channels not in _CHANNELS[photometric] or (depths == {1} and channels > 1):
         what = f"of {channels} channels"
     elif compression not in _COMPRESSIONS:
         what = f"of compression {compression}"
