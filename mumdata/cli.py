@@ -222,7 +222,8 @@ def stats(
             file=sys.stderr,
         )
     found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset)
-    print(render(found, format))
+    below = None if sql is not None else {"scenes": "notes", "quarantine": "detail"}.get(topic)
+    print(render(found, format, below=below))
     if topic == "overview" and sql is None and format == "table" and found["bad"].sum():
         print("\nbad frames, by status (each file with its reason: mumdata stats quarantine):")
         states = stats("statuses", catalogs=catalogs, dataset=dataset)

@@ -108,13 +108,16 @@ def _in_processes(
     function: Callable[..., Result], tasks: Sequence[Task], workers: int, shared: Any, what: str, brief: bool
 ) -> Iterator[Result]:
     if brief:
+        # the first task also loads libraries, so it says nothing about the others
         done, begun = 0, time.monotonic()
         for task in tasks:
             spent = time.monotonic() - begun
-            if spent > _PROBE_S and spent * (len(tasks) - done) > _WORTH_S * done:
+            if spent > _PROBE_S and spent * (len(tasks) - done) > _WORTH_S * max(1, done - 1):
                 break
             yield _call(function, shared, task)
             done += 1
+            if done == 1:
+                begun = time.monotonic()
         tasks = tasks[done:]
         if not tasks:
             return

@@ -138,7 +138,11 @@ def _stat(tree: Tree, paths: tuple[str, ...], found: Looks) -> dict[int, Source]
                         raise FileNotFoundError
                     status = os.stat(path[start:], dir_fd=number)
                 except (FileNotFoundError, NotADirectoryError):
-                    source = tree.source(path)
+                    try:
+                        source = tree.source(path)
+                    except LayoutError as error:
+                        found.status[row], found.reason[row] = "unreadable", str(error)
+                        continue
                     if source is None:
                         found.status[row] = "missing"
                         found.reason[row] = "named by a model, a list or a link, not on disk"

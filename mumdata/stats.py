@@ -38,7 +38,8 @@ FROM f LEFT JOIN e USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN c USING
 
 _SCENES = """
 SELECT dataset, concat_ws('/', split, scene, stream) AS scene, status, num_frames AS frames, num_posed AS posed,
-       num_pairs AS pairs, num_sequences AS seqs, concat_ws('; ', detail, why_no_sequence) AS notes
+       num_copies AS copies, num_pairs AS pairs, num_sequences AS seqs,
+       nullif(concat_ws('; ', detail, why_no_sequence), '') AS notes
 FROM scenes ORDER BY dataset, split NULLS FIRST, scenes.scene, stream NULLS FIRST
 """
 
@@ -48,7 +49,9 @@ UNION ALL SELECT dataset, 'frame', status::VARCHAR, count(*) FROM frames GROUP B
 ORDER BY dataset, kind DESC, count DESC, status
 """
 
-_QUARANTINE = "SELECT dataset, path, reason, detail, found_by FROM quarantine ORDER BY dataset, path"
+_QUARANTINE = """
+SELECT dataset, concat_ws(': ', archive, path) AS path, reason, detail, found_by FROM quarantine ORDER BY ALL
+"""
 
 _MIX = """
 SELECT dataset, round(weight, 4) AS weight, single_view, min_frames, holdout, num_sequences, num_frames, licence

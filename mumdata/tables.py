@@ -20,8 +20,11 @@ __all__ = ["FORMATS", "render"]
 FORMATS = ("table", "json", "csv")
 
 
-def render(frame: pd.DataFrame, format: str = "table", width: int | None = None) -> str:
-    """Write a data frame as text; numbers to the right, text to the left, the widest text column wrapped to fit."""
+def render(frame: pd.DataFrame, format: str = "table", width: int | None = None, below: str | None = None) -> str:
+    """Write a data frame as text; numbers to the right, text to the left, the widest text column wrapped to fit.
+
+    Where a table is too wide, the column `below` is written under each row instead of beside it.
+    """
     if format == "json":
         return json.dumps(
             [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")],
@@ -34,12 +37,16 @@ def render(frame: pd.DataFrame, format: str = "table", width: int | None = None)
         raise unknown("format", format, FORMATS)
     if not len(frame.columns):
         return "(no columns)"
+    room = width or shutil.get_terminal_size((80, 24)).columns
+    notes = [""] * len(frame)
+    if below in frame.columns and _width(frame) > room:
+        notes = [_text(value) for value in frame[below].tolist()]
+        frame = frame.drop(columns=[below])
     headers = [str(column) for column in frame.columns]
     cells = [[_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
     numeric = [_is_numeric(frame[column]) for column in frame.columns]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    room = (width or shutil.get_terminal_size((80, 24)).columns) - 2 * (len(widths) - 1)
-    while sum(widths) > room:
+    while sum(widths) > room - 2 * (len(widths) - 1):
         # the widest text column gives way first, bit by bit, so that wide columns share what there is; the first
         # column, which says what a row is about, only where the others have become narrow
         text = [(w, place) for place, w in enumerate(widths) if not numeric[place] and w > (16 if place == 0 else 12)]
@@ -48,11 +55,18 @@ def render(frame: pd.DataFrame, format: str = "table", width: int | None = None)
         widths[max(text)[1]] -= 1
     lines = _row(headers, widths, numeric)
     lines.append("  ".join("-" * w for w in widths))
-    for row in cells:
+    for row, note in zip(cells, notes, strict=True):
         lines += _row(row, widths, numeric)
+        if note not in ("", "-"):
+            lines += textwrap.wrap(note, room, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     if not cells:
         lines.append("(no rows)")
     return "\n".join(lines)
+
+
+def _width(frame: pd.DataFrame) -> int:
+    columns = ([str(name), *map(_text, frame[name].tolist())] for name in frame.columns)
+    return sum(max(map(len, column)) for column in columns) + 2 * (len(frame.columns) - 1)
 
 
 def _row(cells: list[str], widths: list[int], numeric: list[bool]) -> list[str]:

@@ -41,7 +41,7 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
     folder = scene.places[0]
     files = tree.listing(folder)[1]
     prefix = f"{folder}/" if folder else ""
-    names = natural_order(name for name in files if looks_like_image(name))
+    names = natural_order(filter(looks_like_image, files))
     hidden = tuple(
         (prefix + name, "hidden", "a macOS resource fork or hidden file with an image's name")
         for name in files
