@@ -1,9 +1,10 @@
 """A dataset's root as one tree of folders: the files on the disk, and the members of archives as if unpacked in place.
 
 In: a root folder, and patterns of the archives that may lie in it. Out: listings, small files' bytes, and for every
-path where its bytes lie. An archive counts as unpacked into the folder that it lies in; a file on the disk comes before
-an archive's member of the same path. All paths are relative to the root, with forward slashes; "" is the root itself.
-Bytes of names that are not UTF-8 are surrogate-escaped.
+path where its bytes lie. An archive counts as unpacked into the folder that it lies in, or into the one that its
+pattern names; a file on the disk comes before an archive's member of the same path, and before its folder. All paths
+are relative to the root, with forward slashes; "" is the root itself. Bytes of names that are not UTF-8 are
+surrogate-escaped.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import json
 import mmap
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from mumdata.archives import Member, Mounts, Refused, Source
 from mumdata.errors import LayoutError
 from mumdata.files import inside
 
-__all__ = ["Source", "Tree"]
+__all__ = ["Refused", "Source", "Tree"]
+
+# no file of a name that is too long can be on the disk
+_ABSENT = (errno.ENOENT, errno.ENAMETOOLONG)
 
 # names that are remembered; beyond that, folders are listed anew, so that memory does not grow with the dataset
 _MOST_LISTED = 200_000
@@ -29,36 +34,53 @@ _MOST_LISTED = 200_000
 _MOST_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a member of an archive lies: `bytes` bytes at `offset` of the archive, `size` when unpacked."""
+# what `map` reads of an archive's member at most: as large as members may be
+_MOST_MAPPED = 1 << 32
 
-    archive: str
-    path: str
-    codec: str
-    offset: int
-    bytes: int
-    size: int
-    mtime_ns: int
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder's names in text order; `members` are those of its files that an archive holds."""
+
+    folders: list[str]
+    files: list[str]
+    members: Mapping[str, Member] = field(default_factory=dict)
 
 
 class Tree:
-    """A root folder and what its archives hold. Listings are remembered: a tree describes one moment."""
+    """A root folder and what its archives hold. Listings are remembered: a tree describes one moment.
+
+    `archives` are glob patterns, relative to the root and without `**`, of the ZIP and TAR files that count as
+    unpacked where they lie; "PATTERN => FOLDER" names another folder, relative to the root. They are read when
+    something is first asked of the tree; pickled after that, it does not read them again.
+    """
 
     def __init__(self, root: Path, archives: tuple[str, ...] = ()) -> None:
         self.root = Path(root)
-        self._listed: dict[str, tuple[list[str], list[str]] | None] = {}
-        self._num_listed = 0
-        self._names: dict[str, dict[str, str]] = {}
+        self._patterns = tuple(archives)
+        self._mounts: Mounts | None = None
+        self._forget()
+
+    def __getstate__(self) -> tuple[Path, tuple[str, ...], Mounts | None]:
+        return self.root, self._patterns, self._archives()
+
+    def __setstate__(self, state: tuple[Path, tuple[str, ...], Mounts | None]) -> None:
+        self.root, self._patterns, self._mounts = state
+        self._forget()
 
     @property
-    def refused(self) -> list[tuple[str, str, str, str]]:
+    def refused(self) -> list[Refused]:
         """Archives and members that are not read: (archive, member or "", reason, detail)."""
-        return []
+        mounts = self._archives()
+        return [] if mounts is None else mounts.refused
 
     def source(self, path: str) -> Source | None:
-        """Return where an archive's member lies; None for what is on the disk or nowhere."""
-        return None
+        """Return where an archive's member lies; None for what is on the disk or nowhere.
+
+        LayoutError where the archive cannot be read, or its headers do not agree about the member.
+        """
+        mounts, member = self._archives(), self._member(path)
+        return None if mounts is None or member is None else mounts.source(member, path)
 
     def listing(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the names of the sub-folders and of the files in a folder, each in text order; links are followed.
@@ -69,25 +91,29 @@ class Tree:
         found = self._look(folder)
         if found is None:
             raise LayoutError(f"{self.root / folder} is not there")
-        return found
+        return found.folders, found.files
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the sub-folders in text order; none where the folder does not exist."""
         found = self._look(folder)
-        return [] if found is None else found[0]
+        return [] if found is None else found.folders
 
     def files(self, folder: str) -> list[str]:
         """Return the names of the files in text order; none where the folder does not exist."""
         found = self._look(folder)
-        return [] if found is None else found[1]
+        return [] if found is None else found.files
 
     def is_folder(self, path: str) -> bool:
         """Tell whether a folder is there."""
-        return self.root.joinpath(path).is_dir()
+        if _is(Path.is_dir, self.root.joinpath(path)):
+            return True
+        mounts, plain = self._archives(), _plain(path)
+        known = mounts is not None and plain is not None and mounts.has_folder(plain)
+        return known and self._look(path) is not None
 
     def is_file(self, path: str) -> bool:
         """Tell whether a file is there."""
-        return self.root.joinpath(path).is_file()
+        return _is(Path.is_file, self.root.joinpath(path)) or self._member(path) is not None
 
     def first_folder(self, candidates: Iterable[str]) -> str | None:
         """Return the first candidate that is a folder, or None."""
@@ -130,25 +156,28 @@ class Tree:
         return f"{folder}/{found}" if folder else found
 
     def read_bytes(self, path: str, most: int = _MOST_BYTES) -> bytes:
-        """Return a whole file, for metadata; LayoutError where it is absent, unreadable or larger than `most` bytes."""
+        """Return a whole file, for metadata; LayoutError where it is absent, unreadable or larger than `most` bytes.
+
+        A member of a ZIP archive is checked against its checksum.
+        """
         try:
-            with open(inside(self.root, path), "rb") as file:
+            with self._open(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size > most:
                     raise LayoutError(f"{path} has {size:,} bytes, more than the {most:,} that it may have")
                 return file.read(size)
         except OSError as error:
-            raise LayoutError(f"{path} cannot be read: {error.strerror}") from error
+            return self._read_member(path, most, error)
 
     def map(self, path: str) -> mmap.mmap | bytes:
         """Return a whole file's bytes without copying them where the system can map them; errors as `read_bytes`."""
         try:
-            with open(inside(self.root, path), "rb") as file:
+            with self._open(path) as file:
                 if os.fstat(file.fileno()).st_size:
                     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 return b""
         except OSError as error:
-            raise LayoutError(f"{path} cannot be read: {error.strerror}") from error
+            return self._read_member(path, _MOST_MAPPED, error)
 
     def read_text(self, path: str) -> str:
         """Return a whole file as text, decoded as UTF-8 with replacement; LayoutError as for `read_bytes`."""
@@ -168,31 +197,98 @@ class Tree:
             return folder
         return found.st_dev, found.st_ino
 
-    def _look(self, folder: str) -> tuple[list[str], list[str]] | None:
+    def _forget(self) -> None:
+        self._listed: dict[str, _Folder | None] = {}
+        self._num_listed = 0
+        self._names: dict[str, dict[str, str]] = {}
+
+    def _archives(self) -> Mounts | None:
+        if self._mounts is None and self._patterns:
+            self._mounts = Mounts(self.root, self._patterns)
+        return self._mounts
+
+    def _member(self, path: str) -> Member | None:
+        """Return the archive's member that stands for the file; None where the disk has it, or nobody."""
+        plain = _plain(path)
+        if self._archives() is None or plain is None:
+            return None
+        folder, _, name = plain.rpartition("/")
+        found = self._look(folder)
+        return None if found is None else found.members.get(name)
+
+    def _open(self, path: str) -> BinaryIO:
+        try:
+            return open(inside(self.root, path), "rb")
+        except ValueError as error:
+            raise OSError(errno.ENOENT, "no file can have that name") from error
+
+    def _read_member(self, path: str, most: int, error: OSError) -> bytes:
+        absent = error.errno in _ABSENT
+        mounts, member = self._archives(), self._member(path) if absent else None
+        if mounts is None or member is None:
+            raise LayoutError(f"{path} cannot be read: {error.strerror}") from error
+        return mounts.read(member, path, most)
+
+    def _look(self, folder: str) -> _Folder | None:
         if folder in self._listed:
             return self._listed[folder]
-        found = self._scan(folder)
-        self._num_listed += sum(map(len, found)) if found else 1
+        found = self._merge(folder)
+        self._num_listed += len(found.folders) + len(found.files) if found else 1
         if self._num_listed > _MOST_LISTED:
-            self._listed, self._names, self._num_listed = {}, {}, 0
+            self._forget()
         self._listed[folder] = found
         return found
 
-    def _scan(self, folder: str) -> tuple[list[str], list[str]] | None:
+    def _merge(self, folder: str) -> _Folder | None:
+        """List a folder on the disk and in the archives; None where neither has it."""
+        mounts, plain = self._archives(), _plain(folder)
+        on_disk = _Folder([], [])
+        try:
+            on_disk = self._scan(folder)
+            there = True
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:  # it is a file on the disk, or below one, and that comes first
+                return None
+            if error.errno not in _ABSENT:
+                raise LayoutError(f"{self.root / folder} cannot be listed: {error.strerror}") from error
+            there = False
+        except ValueError:  # a name that no disk can have
+            return None
+        packed = mounts.listing(plain) if mounts is not None and plain is not None else None
+        if packed is None:
+            return on_disk if there else None
+        files = set(on_disk.files)
+        folders = {*on_disk.folders, *(name for name in packed[0] if name not in files)}
+        members = {name: member for name, member in packed[1].items() if name not in files and name not in folders}
+        return _Folder(sorted(folders), sorted([*files, *members]), members)
+
+    def _scan(self, folder: str) -> _Folder:
         folders: list[str] = []
         files: list[str] = []
-        try:
-            with os.scandir(self.root / folder) as entries:
-                for entry in entries:
-                    if not _is_folder(entry):
-                        files.append(entry.name)
-                    elif not entry.name.startswith(".") and entry.name != "__MACOSX":
-                        folders.append(entry.name)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                return None
-            raise LayoutError(f"{self.root / folder} cannot be listed: {error.strerror}") from error
-        return sorted(folders), sorted(files)
+        with os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not entry.name.startswith(".") and entry.name != "__MACOSX":
+                    folders.append(entry.name)
+        return _Folder(sorted(folders), sorted(files))
+
+
+def _plain(path: str) -> str | None:
+    """Return a path without empty components and dots; None where it may leave the root."""
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts:
+        return None
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return kind(path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
