@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _PUBLIC = {
+    "known_datasets": "mumdata.overview",
+    "check": "mumdata.check",
     "index": "mumdata.index",
     "mine_sequences": "mumdata.sequences",
     "mix": "mumdata.mix",

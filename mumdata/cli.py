@@ -6,6 +6,7 @@ Results go to standard output, progress and errors to standard error. An expecte
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -44,6 +45,32 @@ def _version(
 
         print(__version__)
         raise typer.Exit
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A dataset; default: all.")] = None,
+    format: Format = "table",
+) -> None:
+    """What is known about the datasets: rule, licence, layouts, expected size, how to get them."""
+    from mumdata.overview import known_datasets, render_dataset
+    from mumdata.tables import render
+
+    found = known_datasets(name)
+    if name is not None and format == "table":
+        print(render_dataset(name))
+    else:
+        print(render(found.drop(columns="title") if format == "table" else found, format))
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Any folder.")],
+) -> None:
+    """Tell which dataset and layout a folder is, what is missing, and the next command."""
+    from mumdata.check import check, render_check
+
+    print(render_check(check(folder), shutil.get_terminal_size((80, 24)).columns))
 
 
 @app.command()

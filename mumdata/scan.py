@@ -176,6 +176,8 @@ def _mark_known_bad(looks: Looks, entries: tuple[KnownBad, ...], scene: Scene, s
             rows = [row for row, path in enumerate(stream.paths) if path.endswith(entry.path)]
             if not rows:
                 continue
+        if not entry.drop and entry.scene is None and entry.stream is None and entry.path is None:
+            continue  # of the whole dataset: `mumdata datasets NAME` says it once, not every scene
         if not entry.drop:
             doubts.append(f"doubted: {text}" if entry.path is None else f"{entry.path} doubted: {text}")
             continue

@@ -22,6 +22,7 @@ __all__ = [
     "Refusal",
     "Where",
     "as_text",
+    "broken",
     "exactly",
     "first_of_each",
     "names_image",
@@ -49,6 +50,11 @@ class Refusal(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+
+def broken(what: str) -> Refusal:
+    """Return the refusal of an archive, or of a member, whose bytes are not those that were packed."""
+    return Refusal("broken_archive", f"{what}; copy the archive again")
 
 
 class Where(NamedTuple):
@@ -124,7 +130,7 @@ def exactly(read: ReadAt, offset: int, count: int) -> bytes:
     """Return `count` bytes; Refusal where the archive ends before."""
     data = read(offset, count)
     if len(data) != count:
-        raise Refusal("broken_archive", f"ends at byte {offset + len(data):,}, where {count:,} bytes were to follow")
+        raise broken(f"ends at byte {offset + len(data):,}, where {count:,} bytes were to follow")
     return data
 
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mumdata.archives import tars, zip_directory, zips
-from mumdata.archives.members import Passed, ReadAt, Refusal, Where, as_text, exactly
+from mumdata.archives.members import Passed, ReadAt, Refusal, Where, as_text, broken, exactly
 from mumdata.archives.patterns import matches
 from mumdata.archives.table import Builder, Runs, Table
 from mumdata.errors import LayoutError
@@ -139,9 +139,9 @@ class Mounts:
         return Source(archive.path, where.path, where.codec, where.offset, where.stored, where.size, archive.mtime_ns)
 
     def read(self, member: Member, path: str, most: int) -> bytes:
-        """Return a member's unpacked bytes, checked against its CRC-32 where it has one; LayoutError as for `source`.
+        """Return a member's unpacked bytes, checked against its CRC-32 where it has one.
 
-        So are members of more than `most` bytes.
+        LayoutError as for `source`, and for members of more than `most` bytes.
         """
         archive = self._archives[self._parts[member[0]].archive]
         with _told(archive.path, path):
@@ -154,7 +154,7 @@ class Mounts:
             else:
                 data = exactly(read, where.offset, where.stored)
             if where.crc is not None and zlib.crc32(data) != where.crc:
-                raise Refusal("broken_archive", "its bytes are damaged: the checksum differs")
+                raise broken("its bytes are damaged: the checksum differs")
         return data
 
     def _read_at(self, archive: _Archive) -> ReadAt:
@@ -187,7 +187,7 @@ def _told(archive: str, path: str) -> Iterator[None]:
     try:
         yield
     except Refusal as why:
-        raise LayoutError(f"{named}: {why.detail}; copy the archive again") from None
+        raise LayoutError(f"{named}: {why.detail}") from None
     except OSError as error:
         raise LayoutError(f"{named}: cannot be read: {error.strerror}") from error
 
@@ -235,7 +235,7 @@ class _OpenFiles:
         found = os.fstat(number)
         if (found.st_size, found.st_mtime_ns) != (archive.size, archive.mtime_ns):
             os.close(number)
-            raise Refusal("broken_archive", "changed since its members were listed; run the command again")
+            raise Refusal("changed", "changed since its members were listed; run the command again")
         self._numbers[archive.path] = number
         while len(self._numbers) > _MOST_OPEN:
             os.close(self._numbers.popitem(last=False)[1])

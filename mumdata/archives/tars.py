@@ -22,6 +22,7 @@ from mumdata.archives.members import (
     Refusal,
     Where,
     as_text,
+    broken,
     exactly,
     first_of_each,
     names_image,
@@ -40,6 +41,8 @@ _FILE, _FOLDER, _LONG_NAME, _LONG_LINK, _PAX, _GLOBAL, _SPARSE = b"0", b"5", b"L
 _KINDS = {b"\0": _FILE, b"7": _FILE, b"X": _PAX}  # old Unix; contiguous; Solaris
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", _FOLDER, b"6")  # links, devices, pipes
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")  # of a pax header
+
+_NO_TAR = "no TAR archive, or its beginning is damaged"
 
 _MAGIC = {
     b"\x1f\x8b": ("gzip", "tar xzf"),
@@ -146,7 +149,7 @@ def _read_member(read: ReadAt, start: int, end: int, trusted: bool) -> _Member |
             raise ValueError("cut off, or with a damaged header,")
         more |= _extended(kind, exactly(read, at, size))
         at += _padded(size)
-    name = more.get(b"path", _name(block))
+    name = more.get(b"GNU.sparse.name") or more.get(b"path", _name(block))
     if b"size" in more:
         if not re.fullmatch(rb"[0-9]{1,19}", more[b"size"]):
             raise ValueError("damaged pax header")
@@ -181,9 +184,9 @@ def _members(read: ReadAt, start: int, end: int) -> Iterator[_Member]:
             member = _read_member(read, at, end, trusted=False)
         except ValueError as error:
             if at == start and not _is_header(read(at, _BLOCK)):
-                raise Refusal("broken_archive", "no TAR archive, or its beginning is damaged; copy it again") from None
-            detail = f"{error} at byte {at:,}: members up to there are read; copy it again"
-            raise Refusal("broken_archive", detail) from None
+                raise broken(_NO_TAR) from None
+            detail = f"{error} at byte {at:,}: members up to there are read"
+            raise broken(detail) from None
         if member is None:
             return
         yield member
@@ -269,7 +272,7 @@ class _Scan:
             detail = f"compressed by {packed[0]}, so that no member can be read alone; unpack the archive that it is in"
             self._passed.tell(shown, "compressed_archive", detail)
         elif not _is_header(head) and head != _ZEROS:
-            self._passed.tell(shown, "broken_archive", "no TAR archive, or its beginning is damaged; copy it again")
+            self._passed.tell(shown, "broken_archive", _NO_TAR)
         elif depth + 1 >= _DEEPEST:
             self._passed.tell(shown, "unsupported", f"archives in archives are read to a depth of {_DEEPEST}")
         else:
@@ -300,7 +303,7 @@ def _again(read: ReadAt, position: int, end: int) -> _Member:
     except ValueError:
         member = None
     if member is None:
-        raise Refusal("broken_archive", "changed while it was read")
+        raise Refusal("changed", "changed while it was read; run the command again")
     return member
 
 

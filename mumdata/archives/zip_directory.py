@@ -18,6 +18,7 @@ from mumdata.archives.members import (
     Passed,
     ReadAt,
     Refusal,
+    broken,
     exactly,
     first_of_each,
     names_image,
@@ -77,11 +78,9 @@ def scan(read: ReadAt, size: int, runs: Runs, passed: Passed) -> Bounds:
         num += len(starts)
         whole.add(data, _members(position, data, starts, ends, directory.shift))
     runs.close()
-    missing = num - directory.num_records if directory.exact else (num - directory.num_records) % (U16 + 1)
-    if missing:
-        raise Refusal(
-            "broken_archive", f"its directory has {num:,} members, its end record says {directory.num_records:,}"
-        )
+    surplus = num - directory.num_records if directory.exact else (num - directory.num_records) % (U16 + 1)
+    if surplus:
+        raise broken(f"its directory has {num:,} members, its end record says {directory.num_records:,}")
     if num:
         whole.compare()
     return bounds
@@ -117,7 +116,7 @@ def _blocks(read: ReadAt, first: int, end: int) -> Iterator[tuple[int, np.ndarra
         found = np.flatnonzero(data[: max(0, num - RECORD.size + 1)] == 0x50)
         found = found[(data[found + 1] == 0x4B) & (data[found + 2] == 1) & (data[found + 3] == 2)]
         if not len(found) or found[0] != 0:
-            raise Refusal("broken_archive", f"no member's record at byte {first:,} of its directory; copy it again")
+            raise broken(f"no member's record at byte {first:,} of its directory")
         fields = _unaligned(data, _FIELDS)[found]
         ends = found + (RECORD.size + fields["name"].astype(np.int64) + fields["extra"] + fields["comment"])
         if not np.array_equal(ends[:-1], found[1:]):
@@ -125,7 +124,7 @@ def _blocks(read: ReadAt, first: int, end: int) -> Iterator[tuple[int, np.ndarra
             found, ends = found[kept], ends[kept]
         whole = int(np.searchsorted(ends, num, "right"))
         if not whole:
-            raise Refusal("broken_archive", f"the record at byte {first:,} of its directory is cut off; copy it again")
+            raise broken(f"the record at byte {first:,} of its directory is cut off")
         yield first, data, found[:whole], ends[:whole]
         first += int(ends[whole - 1])
 
@@ -155,14 +154,14 @@ class _Members:
     stored: np.ndarray
     size: np.ndarray
     offset: np.ndarray  # of the local header in the file
-    broken: np.ndarray  # bool [n]: a ZIP64 field is missing
+    incomplete: np.ndarray  # bool [n]: a ZIP64 field is missing, or it lies on another disk
 
 
 def _members(first: int, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, shift: int) -> _Members:
     fields = _unaligned(data, _FIELDS)[starts]
     name_at, name_length = starts + RECORD.size, fields["name"].astype(np.int64)
     values = {name: fields[name].astype(np.int64) for name in ("size", "stored", "at")}
-    broken = _zip64(data, name_at + name_length, fields, values)
+    incomplete = _zip64(data, name_at + name_length, fields, values)
     slashes = np.concatenate([[-1], np.flatnonzero(data == 0x2F)])
     last = slashes[np.searchsorted(slashes, name_at + name_length) - 1]
     return _Members(
@@ -178,7 +177,7 @@ def _members(first: int, data: np.ndarray, starts: np.ndarray, ends: np.ndarray,
         stored=values["stored"],
         size=values["size"],
         offset=values["at"] + shift,
-        broken=broken | (fields["disk"] != 0) & (fields["disk"] != U16),
+        incomplete=incomplete | (fields["disk"] != 0) & (fields["disk"] != U16),
     )
 
 
@@ -186,18 +185,18 @@ def _zip64(data: np.ndarray, extra_at: np.ndarray, fields: np.ndarray, values: d
     """Put the values of the ZIP64 fields into `values`; return bool [n] where one is missing."""
     wanted = {name: fields[name] == U32 for name in values}
     rows = np.flatnonzero(wanted["size"] | wanted["stored"] | wanted["at"])
-    broken = np.zeros(len(fields), bool)
+    incomplete = np.zeros(len(fields), bool)
     if not len(rows):
-        return broken
+        return incomplete
     at, room = _extra_field(data, extra_at[rows], extra_at[rows] + fields["extra"][rows])
     numbers = _unaligned(data, "<u8")
     for name in ("size", "stored", "at"):
         wants = wanted[name][rows]
         has = wants & (room >= 8)
         values[name][rows[has]] = np.minimum(numbers[at[has]], _FAR).astype(np.int64)
-        broken[rows] |= wants & ~has
+        incomplete[rows] |= wants & ~has
         at, room = at + 8 * has, room - 8 * has
-    return broken
+    return incomplete
 
 
 def _extra_field(data: np.ndarray, at: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +348,7 @@ class _Scan:
         for method, name in _METHODS.items() if foreign.any() else ():
             yield found.method == method, "unsupported", f"packed by {name}, which is not read; unpack it where it lies"
         yield foreign, "unsupported", "packed by an unknown method; unpack it where it lies"
-        yield found.broken, "broken_archive", "its record is inconsistent"
+        yield found.incomplete, "broken_archive", "its record is inconsistent"
         outside = (found.offset < 0) | (_least_end(found) > self._bounds.limit)
         yield outside, "broken_archive", "its bytes lie outside the archive's data"
         is_stored = found.method == 0

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mumdata.archives.members import ReadAt, Refusal, Where, as_text, exactly, place
+from mumdata.archives.members import ReadAt, Refusal, Where, as_text, broken, exactly, place
 
 __all__ = [
     "ENCRYPTED",
@@ -89,7 +89,7 @@ def _find_end(read: ReadAt, size: int) -> tuple[int, tuple[int, ...]]:
         if end < len(tail) and fits is None:
             fits = first + at, fields
     if fits is None:
-        raise Refusal("broken_archive", "no end record: it is cut off, or no ZIP archive; copy it again")
+        raise broken("no end record: it is cut off, or no ZIP archive")
     return fits
 
 
@@ -105,7 +105,7 @@ def find_directory(read: ReadAt, size: int) -> Directory:
             if fields64[:4] == b"PK\6\6" and len(fields64) == _END64.size:
                 break
         else:
-            raise Refusal("broken_archive", "its ZIP64 end record is not where it should be; copy it again")
+            raise broken("its ZIP64 end record is not where it should be")
         _, _, _, _, own_disk, directory_disk, here, count, num_bytes, offset = _END64.unpack(fields64)
         disk, end, exact = max(disk, own_disk, num_disks - 1), at, True
     if disk or directory_disk or here != count:
@@ -114,7 +114,7 @@ def find_directory(read: ReadAt, size: int) -> Directory:
     if count and (first < 0 or read(first, 4) != b"PK\1\2") and 0 <= offset <= first and read(offset, 4) == b"PK\1\2":
         first, end = offset, offset + num_bytes  # something stands between the directory and its end record
     if first < 0 or first < offset or count * RECORD.size > num_bytes:
-        raise Refusal("broken_archive", "its end record does not fit the file: its beginning is missing; copy it again")
+        raise broken("its end record does not fit the file: its beginning is missing")
     return Directory(first, end, count, exact, first - offset)
 
 
@@ -166,7 +166,7 @@ def _read_record(read: ReadAt, position: int) -> _Record:
 
 
 def _gone() -> Refusal:
-    return Refusal("broken_archive", "changed while it was read")
+    return Refusal("changed", "changed while it was read; run the command again")
 
 
 def _with_zip64(extra: bytes, *values: int) -> tuple[int, ...]:
@@ -232,11 +232,11 @@ def locate(read: ReadAt, position: int, bounds: Bounds) -> Where:
     head = exactly(read, start, LOCAL.size + len(record.raw))
     signature, _, flags, method, _, _, crc, stored, size, name_length, extra_length = LOCAL.unpack_from(head)
     if signature != b"PK\3\4":
-        raise Refusal("broken_archive", "its header is not where the directory says")
+        raise broken("its header is not where the directory says")
     if head[LOCAL.size :] != record.raw or name_length != len(record.raw):
-        raise Refusal("broken_archive", "its header has another name than the directory")
+        raise broken("its header has another name than the directory")
     if flags & ENCRYPTED or method != record.method:
-        raise Refusal("broken_archive", "its header says that it is packed otherwise than the directory does")
+        raise broken("its header says that it is packed otherwise than the directory does")
     offset = start + len(head) + extra_length
     if U32 in (stored, size):
         extra = exactly(read, start + len(head), extra_length)
@@ -245,9 +245,9 @@ def locate(read: ReadAt, position: int, bounds: Bounds) -> Where:
     late = bool(flags & _DESCRIPTOR)
     for here, there in ((crc, record.crc), (stored, record.stored), (size, record.size)):
         if here != there and not (late and here in (0, U32)):
-            raise Refusal("broken_archive", "its header has other sizes or another checksum than the directory")
+            raise broken("its header has other sizes or another checksum than the directory")
     if offset + record.stored > bounds.limit:
-        raise Refusal("broken_archive", "its bytes lie outside the archive's data")
+        raise broken("its bytes lie outside the archive's data")
     codec = "deflate" if record.method == 8 else "stored"
     return Where(decoded(record.raw, record.flags), codec, offset, record.stored, record.size, record.crc)
 
@@ -263,7 +263,7 @@ def inflate(read: ReadAt, where: Where) -> bytes:
             try:
                 pieces.append(decoder.decompress(packed, left + 1))
             except zlib.error as error:
-                raise Refusal("broken_archive", f"its bytes are damaged: {error}") from None
+                raise broken(f"its bytes are damaged: {error}") from None
             left -= len(pieces[-1])
             if left < 0:
                 raise Refusal("claimed_size", f"it unpacks to more than the {where.size:,} bytes that it claims")

@@ -99,6 +99,9 @@ class Spec:
     single_view: bool = False
     # file patterns, relative to the root, of archives that are read as if unpacked where they lie
     archives: tuple[str, ...] = ()
+    # files of other forms in which the dataset goes round and which are not read: pattern, as in `Layout`, -> what they
+    # are and what to do
+    refused: Mapping[str, str] = field(default_factory=dict)
     # what the whole dataset holds, as far as it is known, and a remark on where the figures come from
     num_scenes: int | None = None
     num_frames: int | None = None

@@ -1,8 +1,9 @@
 """MegaScenes: internet photo collections of landmarks, several COLMAP models a scene.
 
 In: `images/<xxx>/<yyy>/commons/<category>/0/pictures/<file>` and `reconstruct/<xxx>/<yyy>/colmap/<k>` (the README of
-the dataset says `sparses/<k>`; both are read). Out: a stream for each model, frames in the model's order; photos that
-no model registers follow as a stream without a name where they are asked for.
+the dataset says `sparses/<k>`; both are read), or the same in `images.zip` and `reconstruct.zip`. Out: a stream for
+each model, frames in the model's order; photos that no model registers follow as a stream without a name where they
+are asked for.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ SPEC = Spec(
             {
                 r"reconstruct/\d{3}/\d{3}/(colmap|sparses)/\d+/images\.(bin|txt)": "models: cameras, tracks",
                 r"images/\d{3}/\d{3}/commons/.+/0/pictures": "photos",
-                r"metadata/categories\.json": "names of the scenes (not needed)",
+                r"metadata": "names of the scenes, licences of the photos (not needed)",
+                r"databases": "features and matches (not needed)",
             },
         ),
     ),
-    archives=("*.zip",),
+    # the bucket has none; people pack what they fetched from it
+    archives=("images.zip", "reconstruct.zip"),
+    num_scenes=81_638,
+    num_frames=2_000_000,
+    counts="81,638 scenes have 104,266 models, which register about 2 million photos; about 430,000 scenes and 9 "
+    "million photos in all",
     copies_by_name=True,
     presets={"mumdata": {"min_frames": 8}, "mum-paper": {"min_frames": 24}},
 )
@@ -57,27 +64,44 @@ def scenes(tree: Tree) -> list[Scene]:
 def read(tree: Tree, scene: Scene) -> list[Stream]:
     """Read the models of one scene, and list the photos that none of them registers as a stream named None."""
     place = scene.places[0]
-    models = tree.first_folder((f"reconstruct/{place}/colmap", f"reconstruct/{place}/sparses"))
-    numbers = [name for name in tree.folders(models) if name.isdecimal()] if models else []
     streams = [
-        model_stream(tree, f"{models}/{k}", k, lambda name: f"images/{place}/{name}", group=scene.scene)
-        for k in sorted(numbers, key=int)
+        model_stream(tree, folder, k, lambda name: f"images/{place}/{name}", group=scene.scene)
+        for k, folder in _models(tree, f"reconstruct/{place}")
     ]
     registered = {path for stream in streams for path in stream.paths}
-    others = sorted((path for path in _photos(tree, f"images/{place}") if path not in registered), key=natural_key)
-    if others or not streams:
+    photos, ignored = _photos(tree, f"images/{place}")
+    others = sorted((path for path in photos if path not in registered), key=natural_key)
+    if others or ignored or not streams:
         detail = f"{len(others)} photos that no model registers"
-        streams.append(Stream(None, tuple(others), scene.scene, problem="no_model", detail=detail))
+        streams.append(
+            Stream(None, tuple(others), scene.scene, problem="no_model", detail=detail, ignored=tuple(ignored))
+        )
     return streams
 
 
-def _photos(tree: Tree, folder: str) -> list[str]:
+def _models(tree: Tree, folder: str) -> list[tuple[str, str]]:
+    # (number, folder) of each model; the name that the bucket gives their folder before the one in the README
+    found: dict[str, str] = {}
+    for name in ("sparses", "colmap"):
+        found.update((k, f"{folder}/{name}/{k}") for k in tree.folders(f"{folder}/{name}") if k.isdecimal())
+    return [(k, found[k]) for k in sorted(found, key=int)]
+
+
+def _photos(tree: Tree, folder: str) -> tuple[list[str], list[tuple[str, str, str]]]:
+    # the photos of a scene, and the other files beside them with the reason why they are none
+    photos: list[str] = []
+    ignored: list[tuple[str, str, str]] = []
     if not tree.is_folder(folder):
-        return []
-    return [
-        f"{here}/{name}"
-        for here, _, files in tree.walk(folder)
-        if here.endswith("/pictures")
-        for name in files
-        if looks_like_image(name)
-    ]
+        return photos, ignored
+    for here, _, files in tree.walk(folder):
+        if not here.endswith("/pictures"):
+            continue
+        for name in files:
+            path = f"{here}/{name}"
+            if looks_like_image(name):
+                photos.append(path)
+            elif name.startswith("."):
+                ignored.append((path, "hidden", "a macOS resource fork or hidden file"))
+            else:
+                ignored.append((path, "not_an_image", "by its name"))
+    return photos, ignored

@@ -98,6 +98,8 @@ SPEC = Spec(
         ),
         _layout("scenes alone", "<10 hex>/{dslr,iphone}", _ID, {}),
     ),
+    # it comes as files; where files are rationed, people pack a scene into one
+    archives=("*.tar", "*.zip", "data/*.tar", "data/*.zip"),
     num_scenes=1_006,
     counts=(
         "second release: 856 scenes for training, 50 for validation, and two test lists, about 1,006 in all (the total "
