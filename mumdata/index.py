@@ -282,7 +282,7 @@ class _Collected:
         if rows:
             columns = {
                 "dataset": [self.called] * len(rows),
-                "archive": [archive if member else None for archive, member, _, _ in rows],
+                "archive": [printable(archive) if member else None for archive, member, _, _ in rows],
                 "path": [printable(member or archive) for archive, member, _, _ in rows],
                 "reason": [reason for _, _, reason, _ in rows],
                 "detail": [detail for _, _, _, detail in rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("demo") / "world"
     demo(out, size="tiny", seed=0)
+    _whole.append(out)
     return out
+
+
+_whole: list[Path] = []
+
+
+def render(name: str, out: Path) -> None:
+    """Put one dataset of the tiny demo world and its truth into `out`: a copy, where the whole world is there."""
+    from mumdata.demo import world as demo_world
+
+    if _whole:
+        for part in (name, f"truth/{name}"):
+            if (_whole[0] / part).is_dir():
+                shutil.copytree(_whole[0] / part, out / part, symlinks=True)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_world, "LAYOUTS", {name: demo_world.LAYOUTS[name]})
+        demo_world.demo(out, size="tiny", workers=1)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from mumdata.index import index
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 LONG, BOTH, UPSIDE_DOWN, SIXTY, HIGH, LOST = "41000101", "41000102", "41000103", "41000201", "41000202", "47334522"
 # with intrinsics and poses
@@ -52,9 +52,7 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     out = tmp_path_factory.mktemp("arkitscenes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"arkitscenes": world_module.LAYOUTS["arkitscenes"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("arkitscenes", out)
     index("arkitscenes", root=out / "arkitscenes", catalogs=out / "catalogs", workers=1)
     frames = catalog.read_frames("arkitscenes", catalogs=out / "catalogs")
     scenes = catalog.read_scenes("arkitscenes", catalogs=out / "catalogs")

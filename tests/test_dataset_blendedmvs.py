@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 
 from mumdata import catalog, geometry
 from mumdata.datasets import Stream, blendedmvs
-from mumdata.demo import world as world_module
-from mumdata.demo.layouts import load
 from mumdata.errors import LayoutError
 from mumdata.index import index
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 VILLA, CASTLE = "5a6b1c418d100c2f8fdc4411", "5b7a3890fc8fcf6781e2593a"
 PAGODA, TEMPLE = "5bfe5ae0fe0ea555e6a969ca", "5c34529873a8df509ae57b58"
@@ -32,9 +30,7 @@ MODELS = [(VILLA, "0"), (CASTLE, "0"), (PAGODA, "0"), (TEMPLE, "large")]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("blendedmvs") / "world"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"blendedmvs": load("blendedmvs")})
-        world_module.demo(out, size="tiny", workers=1)
+    render("blendedmvs", out)
     return out
 
 

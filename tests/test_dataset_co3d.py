@@ -16,14 +16,12 @@ from hypothesis import strategies as st
 
 from mumdata import catalog, geometry
 from mumdata.datasets import Stream, annotations, co3d
-from mumdata.demo import world as world_module
-from mumdata.demo.layouts import load
 from mumdata.errors import LayoutError
 from mumdata.index import index
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 LONG, DEV, TEST = "ball/110_13051_23361", "ball/189_20390_39011", "plant/374_42005_83877"
 SHORT, BARE, ABSENT = "plant/247_26445_52700", "ball/422_59588_115920", "plant/461_65173_127609"
@@ -33,9 +31,7 @@ POSED = [LONG, DEV, TEST, SHORT]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("co3d") / "world"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"co3d": load("co3d")})
-        world_module.demo(out, size="tiny", workers=1)
+    render("co3d", out)
     return out
 
 

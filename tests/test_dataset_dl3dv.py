@@ -31,7 +31,7 @@ from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 HASH = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -68,9 +68,7 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     out = tmp_path_factory.mktemp("dl3dv")
     layout = world_module.LAYOUTS["dl3dv"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"dl3dv": layout})
-        world_module.demo(out, size="tiny", workers=1)
+    render("dl3dv", out)
     index("dl3dv", root=out / "dl3dv", catalogs=out / "catalogs", workers=1)
     albums = layout(0, SIZES["tiny"]).albums
     return Demo(

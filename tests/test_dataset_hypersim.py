@@ -17,14 +17,13 @@ from scipy.spatial.transform import Rotation
 
 from mumdata import catalog
 from mumdata.datasets import Cameras, Scene, Stream, hypersim
-from mumdata.demo import world as world_module
 from mumdata.errors import LayoutError
 from mumdata.geometry import project
 from mumdata.index import index
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 SCENES = "evermotion_dataset/scenes"
 PATHS = (("ai_001_001", "cam_00"), ("ai_001_001", "cam_01"), ("ai_002_004", "cam_00"))
@@ -58,9 +57,7 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     out = tmp_path_factory.mktemp("hypersim")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"hypersim": world_module.LAYOUTS["hypersim"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("hypersim", out)
     index("hypersim", root=out / "hypersim", catalogs=out / "catalogs", workers=1)
     frames = catalog.read_frames("hypersim", catalogs=out / "catalogs")
     scenes = catalog.read_scenes("hypersim", catalogs=out / "catalogs")

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 
 from mumdata import catalog
 from mumdata.datasets import imagenet
-from mumdata.demo import world as world_module
 from mumdata.errors import LayoutError
 from mumdata.index import index
 from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 KAGGLE = "ILSVRC/Data/CLS-LOC"
 
@@ -32,9 +31,7 @@ KAGGLE = "ILSVRC/Data/CLS-LOC"
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered copy, in class folders."""
     out = tmp_path_factory.mktemp("imagenet")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"imagenet": world_module.LAYOUTS["imagenet"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("imagenet", out)
     return out / "imagenet"
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from mumdata import catalog
 from mumdata.datasets import megadepth
-from mumdata.demo import world as world_module
 from mumdata.errors import LayoutError
 from mumdata.geometry import project
 from mumdata.index import index
@@ -22,7 +21,7 @@ from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 RAW, FLAT = "0070", "0148"  # the scenes of the rendered copy: original archives, undistorted for D2-Net
 V1 = "phoenix/S6/zl548/MegaDepth_v1"
@@ -32,9 +31,7 @@ V1 = "phoenix/S6/zl548/MegaDepth_v1"
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered copy."""
     out = tmp_path_factory.mktemp("megadepth")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"megadepth": world_module.LAYOUTS["megadepth"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("megadepth", out)
     return out / "megadepth"
 
 

@@ -14,14 +14,13 @@ import pytest
 
 from mumdata import catalog
 from mumdata.datasets import Scene, megascenes
-from mumdata.demo import world as world_module
 from mumdata.geometry import project
 from mumdata.index import index
 from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 CASTLE, PAGODA = "014142", "271828"
 PLACE = "reconstruct/014/142"
@@ -31,9 +30,7 @@ PLACE = "reconstruct/014/142"
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered copy."""
     out = tmp_path_factory.mktemp("megascenes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"megascenes": world_module.LAYOUTS["megascenes"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("megascenes", out)
     return out / "megascenes"
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mumdata import catalog
 from mumdata.datasets import Scene, realestate10k
-from mumdata.demo import world as world_module
 from mumdata.errors import LayoutError
 from mumdata.geometry import project
 from mumdata.index import index
@@ -22,16 +21,14 @@ from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered copy, as the downloader leaves it."""
     out = tmp_path_factory.mktemp("realestate10k")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"realestate10k": world_module.LAYOUTS["realestate10k"]})
-        world_module.demo(out, size="tiny", workers=1)
+    render("realestate10k", out)
     return out / "realestate10k"
 
 

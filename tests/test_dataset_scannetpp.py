@@ -28,7 +28,7 @@ from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 ID = "0a1b2c3d4e"
 
@@ -69,9 +69,7 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     out = tmp_path_factory.mktemp("scannetpp")
     layout = world_module.LAYOUTS["scannetpp"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"scannetpp": layout})
-        world_module.demo(out, size="tiny", workers=1)
+    render("scannetpp", out)
     index("scannetpp", root=out / "scannetpp", catalogs=out / "catalogs", workers=1)
     return Demo(
         out / "scannetpp",

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mumdata import catalog, geometry
 from mumdata.datasets import Stream
 from mumdata.datasets.streetview import read, scenes
-from mumdata.demo import world as world_module
 from mumdata.demo.album import SIZES, build_place
 from mumdata.demo.camera import Camera
 from mumdata.demo.layouts import load
@@ -26,7 +25,7 @@ from mumdata.schema import QUARANTINE
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 # a text with made-up places and the numbers that follow from them on the sphere: distance over ground, heading, pitch.
 # Its file would be 0000075_0038536_0000003_0006132: dataset, patch, street view, target, while line d begins with
@@ -43,9 +42,7 @@ RADIUS = 6_371_000.0
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("streetview") / "world"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"streetview": load("streetview")})
-        world_module.demo(out, size="tiny", workers=1)
+    render("streetview", out)
     return out
 
 

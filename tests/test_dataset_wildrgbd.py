@@ -24,15 +24,13 @@ from mumdata.index import index
 from mumdata.sequences import mine_sequences
 from mumdata.tree import Tree
 
-from .conftest import write_picture
+from .conftest import render, write_picture
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wildrgbd") / "world"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_module, "LAYOUTS", {"wildrgbd": load("wildrgbd")})
-        world_module.demo(out, size="tiny", workers=1)
+    render("wildrgbd", out)
     return out
 
 

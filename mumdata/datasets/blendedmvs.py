@@ -71,7 +71,7 @@ SPEC = Spec(
             (r"dataset_full_res.*/[0-9a-f]{24}/[0-9a-f]{24}/[0-9a-f]{24}/blended_images",),
         ),
     ),
-    archives=("BlendedMVS.zip", "dataset_low_res*.zip", "dataset_full_res_*.zip"),
+    archives=("BlendedMVS*.zip", "dataset_low_res*.zip", "dataset_full_res_*.zip"),
     num_scenes=502,
     counts=(
         "113 projects of BlendedMVS (17k images), 194 of BlendedMVS+ and 195 of BlendedMVS++ by the lists; over 110k "
