@@ -29,10 +29,10 @@ ENGINES = ("local", "ray")
 
 # below this many tasks, starting processes costs more than it saves
 _FEW = 8
-# brief tasks are done here until it is seen that the rest takes longer than starting processes (some 0.7 s each)
-_PROBE_S, _WORTH_S = 0.1, 1.0
+# brief tasks are done here until it is seen that the rest takes longer than starting processes (about a second)
+_PROBE_S, _WORTH_S = 0.1, 1.5
 # tasks that travel together: more would be faster for tiny tasks, and take more memory for large ones
-_TOGETHER = 8
+_TOGETHER, _MOST_TOGETHER, _CHUNK_S = 8, 64, 0.04
 
 
 def num_cpus() -> int:
@@ -85,8 +85,10 @@ def _call(function: Callable[..., Result], shared: Any, task: Task) -> Result:
     return function(task) if shared is None else function(shared, task)
 
 
-def _chunks(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:
+def _chunks(tasks: Sequence[Task], workers: int, each_s: float | None = None) -> list[Sequence[Task]]:
     size = max(1, min(_TOGETHER, len(tasks) // (workers * 8)))
+    if each_s is not None:  # as many as take a moment: a worker's last chunk is not waited for long
+        size = max(1, min(_MOST_TOGETHER, int(_CHUNK_S / max(each_s, 1e-6))))
     return [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
 
@@ -107,6 +109,7 @@ def _work(function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result
 def _in_processes(
     function: Callable[..., Result], tasks: Sequence[Task], workers: int, shared: Any, what: str, brief: bool
 ) -> Iterator[Result]:
+    each_s = None
     if brief:
         # the first task also loads libraries, so it says nothing about the others
         done, begun = 0, time.monotonic()
@@ -118,12 +121,12 @@ def _in_processes(
             done += 1
             if done == 1:
                 begun = time.monotonic()
-        tasks = tasks[done:]
+        tasks, each_s = tasks[done:], (time.monotonic() - begun) / max(1, done - 1)
         if not tasks:
             return
     # This process is one of the workers: it takes a chunk that no other has begun whenever it would have to wait, so
     # that it has done a good part of a short job by the time the others have started.
-    waiting = iter(_chunks(tasks, workers))
+    waiting = iter(_chunks(tasks, workers, each_s))
     under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]] = deque()
     # spawned, not forked: forking a process that has threads is not safe
     context = multiprocessing.get_context("spawn")

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,74 +101,104 @@ def look(
     if rows_of_shards is not None:
         _look_at_shards(tree, rows_of_shards, found, level, hashes, old, work)
         return found
-    sources = _stat(tree, paths, found)
-    todo = _open_ones(found, level, hashes, _reused(found, old, level, hashes) if old is not None else None)
-    found.num_read = len(todo)
+    if old is None and (level != "none" or hashes):
+        # nothing to compare sizes and times with: each file is opened at once, which tells them, too
+        sources = _visit(tree, paths, found, functools.partial(_read_one, found, level=level, hashes=hashes))
+        todo = [row for row in sources if found.size[row] > 0]
+        found.num_read = int((found.size > 0).sum())
+    else:
+        sources = _visit(tree, paths, found, None)
+        reused = _reused(found, old, level, hashes) if old is not None else np.zeros(len(paths), bool)
+        todo = np.flatnonzero((found.size > 0) & ~reused).tolist() if level != "none" or hashes else []
+        found.num_read = len(todo)
     for row, read in _readers(tree, paths, todo, sources):
-        _read_one(found, row, read, level, hashes)
+        if isinstance(read, OSError):
+            found.status[row], found.reason[row] = "unreadable", read.strerror or "input/output error"
+        else:
+            _read_one(found, row, *read, level, hashes)
+    for row in np.flatnonzero(found.size == 0).tolist():
+        found.status[row], found.reason[row] = "empty", "0 bytes"
     return found
 
 
 # ---- sizes and times
 
+# row, file descriptor, size, and where in an archive
+Read = Callable[[int, int, int, Source | None], None]
 
-def _stat(tree: Tree, paths: tuple[str, ...], found: Looks) -> dict[int, Source]:
-    # the folder is opened once, so that the system does not walk down to it for each file
+# without O_NONBLOCK, opening a pipe would wait for whoever writes into it
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _visit(tree: Tree, paths: tuple[str, ...], found: Looks, read: Read | None) -> dict[int, Source]:
+    """Find out size and time of every file, and where in an archive it is, which is returned by row.
+
+    Files on the disk are handed to `read`, where one is given. Each folder is opened once, so that the system does not
+    walk down to it for each file.
+    """
     sources: dict[int, Source] = {}
     size, mtime = [-1] * len(paths), [-1] * len(paths)
     safe = not _may_leave(paths)
     for folder, rows in _by_folder(paths):
-        number = -1
+        directory = -1
         try:
-            number = os.open(tree.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+            directory = os.open(tree.root / folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 for row in rows:
                     found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
                 continue
+        start = len(folder) + 1 if folder else 0
         try:
-            start = len(folder) + 1 if folder else 0
             for row in rows:
-                path = paths[row]
+                path, number = paths[row], -1
                 if not safe and not _stays(tree, path):
                     found.status[row], found.reason[row] = "unreadable", "its path leaves the root"
                     continue
                 try:
-                    if number < 0:
+                    if directory < 0:
                         raise FileNotFoundError
-                    status = os.stat(path[start:], dir_fd=number)
-                except (FileNotFoundError, NotADirectoryError):
-                    try:
-                        source = tree.source(path)
-                    except LayoutError as error:
-                        found.status[row], found.reason[row] = "unreadable", str(error)
-                        continue
-                    if source is None:
-                        found.status[row] = "missing"
-                        found.reason[row] = "named by a model, a list or a link, not on disk"
+                    if read is None:
+                        status = os.stat(path[start:], dir_fd=directory)
                     else:
+                        number = os.open(path[start:], _OPEN, dir_fd=directory)
+                        status = os.fstat(number)
+                    if not stat.S_ISREG(status.st_mode):
+                        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                        found.status[row], found.reason[row] = "unreadable", what
+                        continue
+                    size[row], mtime[row] = status.st_size, status.st_mtime_ns
+                    if read is not None and status.st_size:
+                        read(row, number, status.st_size, None)
+                except (FileNotFoundError, NotADirectoryError):
+                    source = _in_archive(tree, path, row, found)
+                    if source is not None:
                         sources[row] = source
-                        found.path[row], found.archive[row], found.codec[row] = (
-                            source.path,
-                            source.archive,
-                            source.codec,
-                        )
-                        found.offset[row] = source.offset
                         size[row], mtime[row] = source.bytes, source.mtime_ns
-                    continue
                 except OSError as error:
                     found.status[row], found.reason[row] = "unreadable", error.strerror or "input/output error"
-                    continue
-                if not stat.S_ISREG(status.st_mode):
-                    what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                    found.status[row], found.reason[row] = "unreadable", what
-                    continue
-                size[row], mtime[row] = status.st_size, status.st_mtime_ns
+                finally:
+                    if number >= 0:
+                        os.close(number)
         finally:
-            if number >= 0:
-                os.close(number)
+            if directory >= 0:
+                os.close(directory)
     found.size[:], found.mtime[:] = size, mtime
     return sources
+
+
+def _in_archive(tree: Tree, path: str, row: int, found: Looks) -> Source | None:
+    try:
+        source = tree.source(path)
+    except LayoutError as error:
+        found.status[row], found.reason[row] = "unreadable", str(error)
+        return None
+    if source is None:
+        found.status[row], found.reason[row] = "missing", "named by a model, a list or a link, not on disk"
+        return None
+    found.path[row], found.archive[row] = source.path, source.archive
+    found.codec[row], found.offset[row] = source.codec, source.offset
+    return source
 
 
 def _by_folder(paths: tuple[str, ...]) -> Iterator[tuple[str, Sequence[int]]]:
@@ -263,17 +293,6 @@ def _texts(paths: list[str]) -> pa.Array:
         return pa.array(list(texts), pa.string())
 
 
-def _open_ones(found: Looks, level: str, hashes: bool, reused: np.ndarray | None) -> list[int]:
-    for row in np.flatnonzero(found.size == 0):
-        found.status[row], found.reason[row] = "empty", "0 bytes"
-    if level == "none" and not hashes:
-        return []
-    wanted = found.size > 0
-    if reused is not None:
-        wanted &= ~reused
-    return [int(row) for row in np.flatnonzero(wanted)]
-
-
 # ---- rows of Parquet shards
 
 
@@ -340,55 +359,43 @@ def _judge(level: str, hashes: bool, data: bytes) -> tuple[str, str, int, int, i
 
 # ---- reading
 
-Read = tuple[int, int, Source | None]  # file descriptor, size, and where in an archive
-
 
 def _readers(
     tree: Tree, paths: tuple[str, ...], rows: list[int], sources: dict[int, Source]
-) -> Iterator[tuple[int, Read | OSError]]:
-    current, folder_number = None, -1
-    archive, archive_number = None, -1
+) -> Iterator[tuple[int, tuple[int, int, Source | None] | OSError]]:
+    # (row, (file descriptor, size, source)); a folder or archive stays open for the files that follow
+    current: tuple[bool, str] | None = None
+    holder = -1
     try:
         for row in rows:
             source = sources.get(row)
+            folder, _, name = paths[row].rpartition("/")
+            wanted = (False, folder) if source is None else (True, source.archive)
+            number = -1
             try:
-                if source is not None:
-                    if source.archive != archive:
-                        if archive_number >= 0:
-                            os.close(archive_number)
-                        archive, archive_number = None, -1
-                        archive_number = os.open(tree.root / source.archive, os.O_RDONLY)
-                        archive = source.archive
-                    yield row, (archive_number, source.bytes, source)
-                    continue
-                folder, _, name = paths[row].rpartition("/")
-                if folder != current:
-                    if folder_number >= 0:
-                        os.close(folder_number)
-                    current, folder_number = None, -1
-                    folder_number = os.open(tree.root / folder, os.O_RDONLY | os.O_DIRECTORY)
-                    current = folder
-                # without O_NONBLOCK, opening a pipe would wait for whoever writes into it
-                number = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_number)
+                if wanted != current:
+                    if holder >= 0:
+                        os.close(holder)
+                    current, holder = None, -1
+                    holder = os.open(tree.root / wanted[1], os.O_RDONLY)
+                    current = wanted
+                if source is None:
+                    number = os.open(name, _OPEN, dir_fd=holder)
+                    size = os.fstat(number).st_size
             except OSError as error:
                 yield row, error
                 continue
             try:
-                yield row, (number, -1, None)
+                yield row, (number, size, None) if source is None else (holder, source.bytes, source)
             finally:
-                os.close(number)
+                if number >= 0:
+                    os.close(number)
     finally:
-        for number in (folder_number, archive_number):
-            if number >= 0:
-                os.close(number)
+        if holder >= 0:
+            os.close(holder)
 
 
-def _read_one(found: Looks, row: int, read: Read | OSError, level: str, hashes: bool) -> None:
-    if isinstance(read, OSError):
-        found.status[row], found.reason[row] = "unreadable", read.strerror or "input/output error"
-        return
-    number, _, source = read
-    size = int(found.size[row])
+def _read_one(found: Looks, row: int, number: int, size: int, source: Source | None, level: str, hashes: bool) -> None:
     try:
         if level == "decode" or hashes:
             _judge_bytes(found, row, _whole(number, size, source), level, hashes)
@@ -427,7 +434,7 @@ def _judge_bytes(found: Looks, row: int, data: bytes, level: str, hashes: bool) 
 
 def _note(found: Looks, row: int, header: Header) -> None:
     found.width[row], found.height[row] = header.width, header.height
-    found.turns[row] = header.upright_quarter_turns
+    found.turns[row] = header.upright_quarter_turns if header.orientation != 1 else 0
     if header.traits:
         found.traits[row] = ",".join(header.traits)
 
