@@ -267,7 +267,11 @@ class Tree:
         files: list[str] = []
         with os.scandir(self.root / folder) as entries:
             for entry in entries:
-                if not _is_folder(entry):
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself, say: listed as a file, whose reading then says what is wrong
+                    is_folder = False
+                if not is_folder:
                     files.append(entry.name)
                 elif not entry.name.startswith(".") and entry.name != "__MACOSX":
                     folders.append(entry.name)
@@ -289,10 +293,3 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         if error.errno in _ABSENT:
             return False
         raise
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, say: listed as a file, whose reading then says what is wrong
-        return False

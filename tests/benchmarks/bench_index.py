@@ -1,9 +1,9 @@
 """How fast a tree is indexed, first and again, beside a plain walk over the same tree.
 
 Run by hand: python tests/benchmarks/bench_index.py [--frames N] [--per-scene N] [--workers N] [--links]. It writes a
-tree of small JPEGs into a temporary folder (with --links, names of one file: for millions), indexes it in fresh processes
-with a warm cache, and prints frames/s, their ratio to the plain version of the same run, and peak memory. What a process
-needs to load its libraries is measured on a tree of one file and printed beside.
+tree of small JPEGs into a temporary folder (with --links, names of one file: for millions), indexes it in fresh
+processes with a warm cache, and prints frames/s, their ratio to the plain version of the same run, and peak memory.
+What a process needs to load its libraries is measured on a tree of one file and printed beside.
 """
 
 from __future__ import annotations
