@@ -264,13 +264,16 @@ def demo(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the rendered datasets into.")],
     size: Annotated[str, typer.Option("--size", help="default or tiny.")] = "default",
     seed: Seed = 0,
+    archives: Annotated[
+        bool, typer.Option("--archives", help="Write them packed, too: zips and tars in OUT/archives.")
+    ] = False,
     workers: Workers = None,
 ) -> None:
     """Render small datasets in their true layouts, to try everything on."""
     from mumdata.demo.layouts import NAMES
     from mumdata.demo.world import demo
 
-    demo(out, size=size, seed=seed, workers=workers)
+    demo(out, size=size, seed=seed, archives=archives, workers=workers)
     for name in NAMES:
         print(f"mumdata index {name} --root {out / name}")
 

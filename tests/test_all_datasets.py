@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 
 from mumdata import catalog
-from mumdata.demo.archives import pack
 from mumdata.demo.layouts import NAMES
+from mumdata.demo.world import demo
 from mumdata.images import read_image
 from mumdata.index import index
 from mumdata.sequences import mine_sequences
@@ -22,10 +23,10 @@ PLACE = ["path", "archive", "codec", "offset", "bytes", "mtime_ns"]
 @pytest.fixture(scope="module")
 def packed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The world's datasets in archives, as people keep them."""
-    out = tmp_path_factory.mktemp("packed")
-    for name in NAMES:
-        pack(world / name, out / name, name)
-    return out
+    demo_folder = tmp_path_factory.mktemp("packed") / "world"
+    shutil.copytree(world, demo_folder, symlinks=True)
+    demo(demo_folder, size="tiny", archives=True)
+    return demo_folder / "archives"
 
 
 def pixels(root: Path, row: pd.Series) -> np.ndarray:

@@ -10,6 +10,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from mumdata.demo import layouts
 from mumdata.demo.album import SIZES, Album, Layout, Picture, Sizes, build_place
+from mumdata.demo.archives import pack
 from mumdata.demo.encode import encode_depth, encode_mask, encode_picture
 from mumdata.demo.points import sample_points, write_colmap, write_truth
 from mumdata.demo.render import Place, depth_map, object_mask, picture
@@ -28,7 +30,7 @@ __all__ = ["LAYOUTS", "demo"]
 
 LAYOUTS: dict[str, Callable[[int, Sizes], Layout]] = {name: layouts.load(name) for name in layouts.NAMES}
 
-_VERSION = 1  # of the pictures: raise it whenever their bytes change
+_VERSION = 2  # of the pictures: raise it whenever their bytes change
 _BATCH = 8  # pictures of one task
 
 
@@ -136,12 +138,15 @@ def _run(tasks: list[_Task], num_workers: int) -> None:
             raise
 
 
-def demo(out: Path, *, size: str = "default", seed: int = 0, workers: int | None = None) -> None:
+def demo(
+    out: Path, *, size: str = "default", seed: int = 0, archives: bool = False, workers: int | None = None
+) -> None:
     """Render the demo world: twelve datasets, small, in their true layouts.
 
     `size` is "tiny" (64 to 80 px, for tests) or "default" (144 to 192 px). `workers` is the number of processes, by
-    default one a core, at most eight. A demo that is complete is left alone; one that was interrupted is made anew. The
-    ground truth beside the datasets is described at `mumdata.demo.points.write_truth`.
+    default one a core, at most eight. `archives` adds the datasets as people keep them packed, in OUT/archives. A demo
+    that is complete is left alone; one that was interrupted is made anew. The ground truth beside the datasets is
+    described at `mumdata.demo.points.write_truth`.
 
     Raises MumError where `out` holds other data under a dataset's name, or a demo with other parameters, and
     ConfigError for an unknown size.
@@ -154,8 +159,13 @@ def demo(out: Path, *, size: str = "default", seed: int = 0, workers: int | None
     if out.exists() and not out.is_dir():
         raise MumError(f"{out} is not a folder; choose another one")
     parameters: dict[str, int | str] = {"seed": seed, "size": size, "version": _VERSION}
-    if _is_complete(out, parameters):
-        return
+    if not _is_complete(out, parameters):
+        _render(out, size, seed, workers, parameters)
+    if archives:
+        _pack(out)
+
+
+def _render(out: Path, size: str, seed: int, workers: int | None, parameters: dict[str, int | str]) -> None:
     started = out / "demo.unfinished.json"
     write_text(started, json.dumps(parameters, sort_keys=True) + "\n")
     tasks: list[_Task] = []
@@ -179,3 +189,15 @@ def demo(out: Path, *, size: str = "default", seed: int = 0, workers: int | None
             raise
         raise MumError(f"no space left for {out}; free 50 MB and run the command again") from error
     os.replace(started, out / "demo.json")
+
+
+def _pack(out: Path) -> None:
+    """Pack every dataset that is not packed yet; each appears whole or not at all."""
+    for dataset in LAYOUTS:
+        target = out / "archives" / dataset
+        if target.exists():
+            continue
+        unfinished = target.with_name(f".{dataset}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        pack(out / dataset, unfinished, dataset)
+        os.replace(unfinished, target)

@@ -7,7 +7,7 @@ and angles for each, one rectangle of the map in both sets, and what an archive 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _METRES_PER_DEGREE = 6_371_000.0 * 3.141592653589793 / 180.0
 _EYE = 2.5  # metres above the street, where the panoramas are taken
 _FIELD_OF_VIEW = 89.75  # degrees
 _FOCAL = 0.5 * cos_deg(_FIELD_OF_VIEW / 2.0) / cos_deg(90.0 - _FIELD_OF_VIEW / 2.0)  # of the picture's side
-_ATTEMPTS = 200
+_ATTEMPTS, _BESIDE = 200, 25
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,24 @@ def _draws(key: int) -> Iterator[float]:
 
 
 def _views(place: Place, key: int, target: int, facade: _Facade, side: int) -> list[_View]:
-    """Find places in the street from where the facade's point is free to see, in the middle of the picture."""
+    """Find places in the street from where the facade's point is free to see, in the middle of the picture.
+
+    Where something stands before that point, as trees do in some worlds, a point beside it is taken.
+    """
+    for beside in range(_BESIDE):
+        turned = replace(facade, heading=facade.heading + (3.0 if beside % 2 else -3.0) * ((beside + 1) // 2))
+        views = _views_of(place, key, target, turned, side)
+        if views:
+            return views
+    raise RuntimeError(f"target {target} of key {key} cannot be seen from the street")
+
+
+def _views_of(place: Place, key: int, target: int, facade: _Facade, side: int) -> list[_View]:
+    """Find the facade's views of one point, none where there are fewer than wanted."""
     position, axis = (facade.x, facade.y, _EYE), _axis(facade.heading, facade.pitch)
     far = _ahead(place, position, axis)
+    if far > 1e6:  # the sky
+        return []
     x, y, z = (position[i] + far * axis[i] for i in range(3))
     draw = _draws(key)
     views: list[_View] = []
@@ -100,7 +115,7 @@ def _views(place: Place, key: int, target: int, facade: _Facade, side: int) -> l
             views.append(_View(target, len(views) + 1, heading, pitch, (x, y, z), camera))
             if len(views) == facade.num_views:
                 return views
-    raise RuntimeError(f"target {target} of key {key} cannot be seen from the street")
+    return []
 
 
 def _on_map(point: Vector) -> Vector:
