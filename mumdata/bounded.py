@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mumdata.archives.patterns import mounted_into
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
 from mumdata.tree import Tree
@@ -208,7 +209,9 @@ class Look:
             if path in self.archives or self.disk.kind(folder, name) != "file":
                 continue
             try:
-                self.pack(target or folder, self.disk.members(path))
+                members = list(self.disk.members(path))
+                into = target.replace("*", path.rpartition(".")[0]) or folder
+                self.pack(mounted_into(into, path, members[0] if members else ""), members)
                 self.archives[path] = None
             except NotReadError as reason:
                 self.archives[path] = str(reason)

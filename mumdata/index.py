@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -198,7 +199,7 @@ def _scenes(module: Dataset, tree: Tree) -> list[Scene]:
     except LayoutError as error:
         refused = [f"{archive}: {detail}" for archive, member, _, detail in tree.refused if not member]
         if not refused:
-            raise
+            raise LayoutError(f"{error}; 'mumdata check {shlex.quote(str(tree.root))}' tells what it is") from error
         more = f" (and {len(refused) - 1} more archives)" if len(refused) > 1 else ""
         raise LayoutError(f"{error}; {refused[0]}{more}") from error
     return sorted(scenes, key=lambda scene: sort_key((scene.split, scene.scene)))

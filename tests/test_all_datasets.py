@@ -84,3 +84,14 @@ def test_every_dataset_is_mined_by_its_own_rule(world: Path, tmp_path: Path, nam
     # a group is never torn: it lies in one split, but for the visit that ARKitScenes itself has in both
     if frames.group.notna().any() and name != "arkitscenes":
         assert frames.groupby("group", observed=True).split.nunique(dropna=False).max() == 1
+
+
+def test_scenes_without_a_split_are_mined_when_all_are_asked_for(world: Path, tmp_path: Path) -> None:
+    index("wildrgbd", root=world / "wildrgbd", catalogs=tmp_path, workers=1)
+    mine_sequences("wildrgbd", catalogs=tmp_path, workers=1, min_frames=2)
+    train = set(catalog.read_sequences("wildrgbd", catalogs=tmp_path).split.astype(object))
+    mine_sequences("wildrgbd", catalogs=tmp_path, workers=1, min_frames=2, split="all", allow_eval_scenes=True)
+    everything = catalog.read_sequences("wildrgbd", catalogs=tmp_path).split
+    assert train == {"train"}
+    assert set(everything.dropna()) == {"train", "val"}
+    assert everything.isna().any()

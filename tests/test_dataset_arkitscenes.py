@@ -257,11 +257,20 @@ def test_the_way_the_tablet_is_held_is_told(demo: Demo) -> None:
     turns = {video: demo.rows(video)["upright_quarter_turns"] for video in (LONG, BOTH, UPSIDE_DOWN, SIXTY)}
     assert set(turns[LONG]) == {1}
     assert set(turns[UPSIDE_DOWN]) == {2}
-    assert set(turns[SIXTY].iloc[:13]) == {3}
-    assert turns[SIXTY].isna().tolist() == [False] * 13 + [True]  # no pose
-    assert turns[BOTH].iloc[:6].eq(0).all()
-    assert turns[BOTH].iloc[6:].isna().all()  # looks down
+    # frames that look down, or have no pose, are held as their neighbours in time are
+    assert set(turns[SIXTY]) == {3}
+    assert set(turns[BOTH]) == {0}
     assert demo.rows(LOST)["upright_quarter_turns"].isna().all()
+
+
+def test_frames_of_unknown_turn_take_that_of_the_nearest_in_time() -> None:
+    """Naive: unturned pictures amid turned ones."""
+    turns = np.array([-1, -1, 3, -1, -1, -1, 1, -1], np.int8)
+    stamps = np.array([0.0, 0.5, 1.0, 1.5, 2.5, 3.5, 4.0, 9.0])
+    filled = arkitscenes._from_nearest(turns, stamps)
+    assert filled.tolist() == [3, 3, 3, 3, 3, 1, 1, 1]
+    assert filled.dtype == np.int8
+    assert arkitscenes._from_nearest(np.full(3, -1, np.int8), stamps[:3]).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize(("video", "row"), [(LONG, 3), (LONG, 20), (BOTH, 2), (UPSIDE_DOWN, 4), (SIXTY, 5)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -646,3 +647,23 @@ def test_mutilated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
 def test_quarantine_names_the_frame_that_is_not_there(demo: Demo) -> None:
     table = catalog.read(QUARANTINE, demo.catalogs / "dl3dv/quarantine.parquet")
     assert table.column("reason").to_pylist() == ["missing"]
+
+
+def test_zips_with_and_without_a_folder_of_their_own_are_scenes(demo: Demo, tmp_path: Path) -> None:
+    """Naive: archives without a top folder all unpack into one `images_8`, and are no scene (issue 41 of the dataset)."""
+    folders = sorted(path for path in demo.root.glob("*K/*") if path.is_dir())[:3]
+    for number, folder in enumerate(folders):
+        target = tmp_path / folder.parent.name / f"{folder.name}.zip"
+        target.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(target, "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                inner = path.relative_to(folder).as_posix()
+                archive.write(path, inner if number else f"{folder.name}/{inner}")
+    tree = Tree(tmp_path, dl3dv.SPEC.archives)
+    assert [scene.scene for scene in dl3dv.scenes(tree)] == sorted(folder.name for folder in folders)
+    plain = Tree(demo.root, dl3dv.SPEC.archives)
+    expected = {scene.scene: dl3dv.read(plain, scene)[0].paths for scene in dl3dv.scenes(plain)}
+    for scene in dl3dv.scenes(tree):
+        paths = dl3dv.read(tree, scene)[0].paths
+        assert paths == expected[scene.scene]
+        assert all(tree.is_file(path) for path in paths[:1])

@@ -586,8 +586,12 @@ def test_broken_records_cost_their_own_frame(copied: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- scenes
 
 
-def test_a_root_that_is_the_data_folder_has_no_splits(demo: Demo) -> None:
-    tree = Tree(demo.root / "data")
+def test_the_data_folder_as_root_is_refused_where_lists_lie_beside_it(demo: Demo, tmp_path: Path) -> None:
+    """Naive: no lists are found, and every evaluation scene is mined."""
+    with pytest.raises(LayoutError, match=r"give .*/scannetpp as the root"):
+        scannetpp.scenes(Tree(demo.root / "data"))
+    shutil.copytree(demo.root / "data", tmp_path / "data")
+    tree = Tree(tmp_path / "data")
     found = scannetpp.scenes(tree)
     assert [scene.split for scene in found] == [None] * 3
     (scene,) = (scene for scene in found if scene.scene == demo.train)
@@ -600,7 +604,7 @@ def test_a_scene_of_several_lists_belongs_to_the_strictest(tmp_path: Path) -> No
     (tmp_path / "data" / "notascene").mkdir()
     (tmp_path / "splits").mkdir()
     assert scannetpp.scenes(Tree(tmp_path)) == [Scene(None, ID, (f"data/{ID}",))]
-    for split in ("nvs_sem_train", "nvs_sem_val", "sem_test", "nvs_test"):
+    for split in ("nvs_sem_train", "nvs_sem_val", "sem_test", "nvs_test_iphone", "nvs_test"):
         (tmp_path / f"splits/{split}.txt").write_text(f"ffffffffff\r\n{ID}\n\n")
         assert scannetpp.scenes(Tree(tmp_path)) == [Scene(split, ID, (f"data/{ID}",))]
     (stream,) = _read(tmp_path).values()

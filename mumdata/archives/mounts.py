@@ -29,7 +29,7 @@ import numpy as np
 
 from mumdata.archives import tars, zip_directory, zips
 from mumdata.archives.members import Passed, ReadAt, Refusal, Where, as_text, broken, exactly
-from mumdata.archives.patterns import matches
+from mumdata.archives.patterns import matches, mounted_into
 from mumdata.archives.table import Builder, Runs, Table
 from mumdata.errors import LayoutError
 
@@ -286,13 +286,16 @@ class _Mounting:
         self._refused += [Refused(path, *row) for row in passed.told()]
 
     def _scan(self, read: ReadAt, archive: _Archive, folder: str, passed: Passed) -> zips.Bounds | None:
+        head = read(0, 512)
+        if head.startswith(b"PK\3\4"):
+            first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+            folder = mounted_into(folder, archive.path, as_text(first))
         below = _key(folder)
 
         def open_part(inside: str, inner: bytes) -> Runs:
             self._parts.append(_Part(len(self._archives), inside))
             return Runs(self._runs, len(self._parts) - 1, below + inner)
 
-        head = read(0, 512)
         packed = tars.compression(head)
         if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")) or (archive.path.endswith(".zip") and not packed):
             try:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["matches"]
+__all__ = ["matches", "mounted_into"]
 
 _PACKED_TAR = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".Z")
 
@@ -28,10 +28,17 @@ def matches(root: Path, patterns: Iterable[str]) -> list[tuple[str, str]]:
         where, arrow, folder = (text.strip() for text in pattern.partition("=>"))
         for path in _glob(root, where):
             if arrow:
-                elsewhere[path] = folder
+                elsewhere[path] = folder.replace("*", path.rpartition(".")[0])
             else:
                 beside[path] = path.rpartition("/")[0]
     return sorted((beside | elsewhere).items())
+
+
+def mounted_into(folder: str, path: str, first_member: str) -> str:
+    """Return the folder an archive is mounted into: for one of its own name ("=> *"), beside it if it brings that."""
+    own = path.rpartition(".")[0]
+    parent, _, name = own.rpartition("/")
+    return parent if folder == own and first_member.startswith(f"{name}/") else folder
 
 
 def _glob(root: Path, pattern: str) -> list[str]:

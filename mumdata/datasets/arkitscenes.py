@@ -270,7 +270,9 @@ def _stream(tree: Tree, capture: _Capture, name: str, folders: Sequence[str]) ->
     if name == "ultrawide" and capture.trajectory:
         notes.append("poses are those of the wide lens beside it")
     # without poses nothing is known: the files have no orientation tag, which would be taken otherwise
-    turns = _upright_quarter_turns(cameras.cam_from_world) if cameras else np.full(len(stamps), -1, np.int8)
+    turns = np.full(len(stamps), -1, np.int8)
+    if cameras:
+        turns = _from_nearest(_upright_quarter_turns(cameras.cam_from_world), stamps)
     return Stream(
         name,
         tuple(f"{folder}/{each}" for each in names),
@@ -380,6 +382,21 @@ def _upright_quarter_turns(cam_from_world: np.ndarray) -> np.ndarray:
         lying = np.where(x < 0, 1, 3)
         turns = np.where(np.abs(y) >= np.abs(x), np.where(y < 0, 0, 2), lying)
         return np.where(x * x + y * y >= _LEVEL, turns, -1).astype(np.int8)
+
+
+def _from_nearest(turns: np.ndarray, stamps_s: np.ndarray) -> np.ndarray:
+    """Give frames whose turn cannot be told that of the frame nearest in time that has one: the hands stay as they are.
+
+    Else a look at the floor would lie on its side between upright pictures. The earlier frame where two are as near.
+    """
+    known = np.flatnonzero(turns >= 0)
+    if not len(known):
+        return turns
+    after = np.clip(np.searchsorted(stamps_s[known], stamps_s), 0, len(known) - 1)
+    before = np.clip(after - 1, 0, None)
+    left = np.abs(stamps_s - stamps_s[known[before]]) <= np.abs(stamps_s[known[after]] - stamps_s)
+    filled: np.ndarray = np.where(turns >= 0, turns, turns[known[np.where(left, before, after)]])
+    return filled
 
 
 # ---- trajectories

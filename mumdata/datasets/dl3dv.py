@@ -128,7 +128,7 @@ SPEC = Spec(
             },
         ),
     ),
-    archives=("*K/*.zip",),
+    archives=("*K/*.zip => *",),
     num_scenes=10_221,
     num_frames=3_317_000,
     counts=(

@@ -295,6 +295,8 @@ def _cameras(tree: Tree, place: _Place, name: str, ids: Sequence[int]) -> tuple[
     intrinsics = lens.intrinsics if lens else None
     if intrinsics is None and not np.isfinite(poses).any():
         return None, problem, details
+    if intrinsics is None:
+        problem = problem or "no_intrinsics"
     cameras = Cameras(
         ("PINHOLE" if intrinsics else None,) * num,
         np.tile(np.array(lens.size if lens and intrinsics else (0, 0), np.int64), (num, 1)),

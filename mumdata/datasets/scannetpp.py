@@ -109,8 +109,13 @@ SPEC = Spec(
 
 _SCENE = re.compile(_ID)
 # a scene that several lists name belongs to the first: what is evaluated must not pass for training data
-_SPLITS = ("nvs_test", "sem_test", "nvs_sem_val", "nvs_sem_train")
-_EVALUATED = {"nvs_test": "scannetpp-nvs", "sem_test": "scannetpp-sem", "nvs_sem_val": "scannetpp-val"}
+_SPLITS = ("nvs_test", "nvs_test_iphone", "sem_test", "nvs_sem_val", "nvs_sem_train")
+_EVALUATED = {
+    "nvs_test": "scannetpp-nvs",
+    "nvs_test_iphone": "scannetpp-nvs-iphone",
+    "sem_test": "scannetpp-sem",
+    "nvs_sem_val": "scannetpp-val",
+}
 _TEST_FRAME = "scannetpp-nvs"
 
 # pictures, their masks, and whether they are undistorted, best first
@@ -130,6 +135,9 @@ def scenes(tree: Tree) -> list[Scene]:
     for base in ("data/", ""):
         names = [name for name in tree.folders(base.rstrip("/")) if _SCENE.fullmatch(name)]
         if names:
+            above = tree.root.absolute().parent
+            if not base and (above / "splits").is_dir():
+                raise LayoutError(f"{tree.root}: the lists of evaluated scenes lie beside it; give {above} as the root")
             split_of = _splits(tree)
             return [Scene(split_of.get(name), name, (f"{base}{name}",)) for name in names]
     raise LayoutError(f"{tree.root} does not look like scannetpp; expected {SPEC.layout}")
