@@ -369,7 +369,9 @@ def _members(path: Path) -> list[str]:
                 named = "" if path.name.lower().endswith(COMPRESSED) else "though its name does not say so, "
                 raise NotReadError(f"compressed, {named}not read; unpack it: tar xf {quoted(path.name)}")
             file.seek(0)
-            return _zip_names(file) if start.startswith(b"PK") else _tar_names(_Careful(file))
+            # the last part of a split ZIP, which holds the directory, starts in the middle of a member
+            is_zip = start.startswith(b"PK") or path.name.lower().endswith(".zip")
+            return _zip_names(file) if is_zip else _tar_names(_Careful(file))
     except (OSError, ValueError, OverflowError, struct.error, tarfile.TarError) as error:
         raise NotReadError(f"cannot be read: {error}") from error
 

@@ -49,6 +49,7 @@ _OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".zst")
 _PART_OF_ZIP = re.compile(r".+\.z\d\d")
 _VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".wmv")
 _NOT_NEEDED = "(not needed)"
+_BESIDE = re.compile(r"(masks|depth)\b")  # parts that hold images which are no frames
 
 # folders of a COLMAP project: those that hold models, and those that hold images
 _MODEL_FOLDERS = re.compile(r"\d+|(sparse|colmap|dense|(un)?distorted|models?)([-_]?te?xt|[-_]?bin)?")
@@ -261,7 +262,9 @@ def _count_scenes(look: Look, name: str) -> tuple[int | None, bool, str | None]:
 
 
 def _has_images(look: Look, layouts: tuple[Layout, ...]) -> bool:
+    beside = {pattern for layout in layouts for pattern, what in layout.parts.items() if _BESIDE.match(what)}
     patterns = dict.fromkeys(pattern for layout in layouts for pattern in (*layout.parts, *layout.markers))
+    patterns = {pattern: None for pattern in patterns if pattern not in beside}
     return look.disk.budget.looks <= 0 or any(
         look.has_image(path)
         for pattern in patterns
@@ -287,6 +290,17 @@ def _why_not_read(name: str) -> str | None:
     if lower.endswith((".zip", ".tar")):
         return "not read; unpack it"
     return "not read; unpack it" if lower.endswith(_OTHER_ARCHIVES) else None
+
+
+def _why(disk: Disk, name: str) -> str | None:
+    # as _why_not_read, and where an archive is broken or a part of one, that
+    why = _why_not_read(name)
+    if why is not None and name.lower().endswith((".zip", ".tar")):
+        try:
+            disk.members(name)
+        except NotReadError as reason:
+            return str(reason)
+    return why
 
 
 def _others_at(look: Look, spec: Spec) -> Iterator[str]:
@@ -362,7 +376,7 @@ def _browse(disk: Disk) -> _Seen:
         images = sum(map(looks_like_image, files))
         seen.num_images += images
         seen.image_folders += [folder] if images else []
-        shown = (name for name in files if not is_hidden(name))
+        shown = (name for name in sorted(files) if not is_hidden(name))
         seen.endings.update(os.path.splitext(name)[1].lower() or "no ending" for name in shown)
         inner = inner_folders(listing)
         seen.whole &= not inner or (depth < 6 and len(inner) <= MOST_MATCHES)
@@ -382,7 +396,7 @@ def _own_files(disk: Disk) -> Check:
     remark = f"no dataset, no COLMAP model and no image was found ({'' if seen.whole else 'at least '}{kinds})"
     if any(ending in _VIDEOS for ending in seen.endings):
         remark += "; of videos, extract the frames as images first"
-    if unread := [f"{name} ({why})" for name in sorted(disk.entries("").names) if (why := _why_not_read(name))]:
+    if unread := [f"{name} ({why})" for name in sorted(disk.entries("").names) if (why := _why(disk, name))]:
         remark += f"; archives: {'; '.join(unread[:_SHOWN])}"
     return Check(folder, (), remark)
 

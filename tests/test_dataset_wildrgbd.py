@@ -428,12 +428,15 @@ def test_without_metadata_and_poses_there_are_pictures(tmp_path: Path) -> None:
     ["{", "[]", '{"train": []}', '{"train": 1, "val": []}', '{"train": ["scenes/../../etc"], "val": []}',
      '{"train": [7], "val": []}'],
 )  # fmt: skip
-def test_a_broken_list_stops_before_anything_is_written(tmp_path: Path, text: str) -> None:
+def test_a_broken_list_is_told_by_its_categorys_scenes(tmp_path: Path, text: str) -> None:
+    """Naive: one file that is cut off ends the run."""
     video(tmp_path / "r")
     (tmp_path / "r/apple/nvs_list.json").write_text(text)
-    with pytest.raises(LayoutError, match=r"apple/nvs_list\.json"):
-        index("wildrgbd", root=tmp_path / "r", catalogs=tmp_path / "c", workers=1)
-    assert not (tmp_path / "c/wildrgbd/frames.parquet").exists()
+    index("wildrgbd", root=tmp_path / "r", catalogs=tmp_path / "c", workers=1)
+    scenes = catalog.read_scenes("wildrgbd", catalogs=tmp_path / "c")
+    assert set(scenes.status) == {"bad_lists"}
+    assert scenes.detail.str.contains("apple/nvs_list.json", regex=False).all()
+    assert scenes.split.isna().all()
 
 
 def test_a_scene_in_both_parts_of_a_list_is_for_validation(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ SPEC = Spec(
                 r"[0-9a-f]{24}/cams": "cameras",
                 r"[0-9a-f]{24}/rendered_depth_maps": "depth maps",
                 r"project_lists": "splits",
+                r"(validation|training|BlendedMV[SG]\+*)_list\.txt": "splits",
+                r"BlendedMV[SG](_training|\+*)\.txt": "splits",
             },
         ),
         Layout(
@@ -84,6 +86,9 @@ _PROJECT = re.compile(r"[0-9a-f]{24}")
 _CAMERA = re.compile(r"([0-9]{1,18})_cam\.txt")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _PFM = re.compile(rb"P[fF]\s+([0-9]{1,6})\s+([0-9]{1,6})\s")
+_PUBLISHED = ((768, 576), (2048, 1536))
+# principal points lie within this share of half an image from its middle
+_OFF_CENTRE = 0.4
 _LARGE = re.compile(r"full|high", re.IGNORECASE)
 
 # lists are called <name>.txt in the repository, <name>_list.txt in its description; training_list.txt is an older one
@@ -201,7 +206,7 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             None,
             tuple(f"{folder}/blended_images/{images.get(stem, f'{stem}.{ending}')}" for stem in stems),
             scene.scene,
-            cameras=_cameras(found, _size(tree, depths, folder, images)) if any(found) else None,
+            cameras=_cameras(found, _size(tree, depths, folder, images, found)) if any(found) else None,
             depth_paths=depths if any(depths) else None,
             eval_of=eval_of,
             problem=problem,
@@ -263,11 +268,14 @@ def _cameras(found: list[_Camera | None], size: tuple[int, int]) -> Cameras:
     )
 
 
-def _size(tree: Tree, depths: tuple[str | None, ...], folder: str, images: dict[str, str]) -> tuple[int, int]:
+def _size(
+    tree: Tree, depths: tuple[str | None, ...], folder: str, images: dict[str, str], cameras: list[_Camera | None]
+) -> tuple[int, int]:
     """Return the width and height that the camera files speak of, which they do not say themselves.
 
     It is that of the depth maps, rendered with these cameras, so that images that somebody has scaled are noticed;
-    without depth maps that of the images, and (0, 0) where none can be read. All frames of a project have the same.
+    without depth maps that of the images, if the principal points lie near their middle, else the one of the published
+    sizes whose middle they lie near; (0, 0) where none can be told. All frames of a project have the same.
     """
     for path in filter(None, depths):
         with suppress(LayoutError):
@@ -277,7 +285,12 @@ def _size(tree: Tree, depths: tuple[str | None, ...], folder: str, images: dict[
         with suppress(DecodeError, LayoutError):
             data = tree.map(f"{folder}/blended_images/{name}")
             header = read_header(partial(_piece, data), len(data))
-            return header.width, header.height
+            known = [camera.intrinsics for camera in cameras if camera]
+            middle = 2.0 * np.median([camera[2:] for camera in known], axis=0)
+            for size in ((header.width, header.height), *_PUBLISHED):
+                if (np.abs(middle / size - 1.0) < _OFF_CENTRE).all():
+                    return size
+            return 0, 0
     return 0, 0
 
 

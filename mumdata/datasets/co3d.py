@@ -108,6 +108,8 @@ _VGGT_SETS: dict[str, tuple[str, str | None]] = {"train": ("train", None), "test
 _LOW_SCORE = 0.5
 # cameras that far out, in units in which the object is about 1 large, are failures (VGGT leaves them out)
 _FARTHEST = 1e5
+# principal points lie within this share of an image from its middle
+_OFF_CENTRE = 0.2
 
 
 @dataclass(frozen=True)
@@ -432,6 +434,8 @@ def _vggt(record: Any) -> _Frame | None:
     of the image, as in what it was made from, is taken for granted.
     """
     try:
+        if "R" in record:  # as the script of its evaluation writes it; without sizes the intrinsics are of no use
+            return _Frame(_path(record["filepath"]), cam_from_world=_pose(record))
         k, pose = record["intri"], tuple(float(value) for row in record["extri"][:3] for value in row)
         if len(pose) != 12:
             return None
@@ -488,10 +492,17 @@ def _cameras(tree: Tree, frames: list[_Frame]) -> tuple[Cameras, list[str]]:
     size = np.array([frame.size for frame in frames], np.int64)
     intrinsics = np.array([frame.intrinsics for frame in frames], np.float64)
     poses = np.array([frame.cam_from_world for frame in frames], np.float64).reshape(-1, 3, 4)
+    unlike = np.zeros(len(frames), bool)
     has_lens = np.isfinite(intrinsics).all(axis=1) & (intrinsics[:, 0] > 0) & (intrinsics[:, 1] > 0)
     intrinsics[~has_lens] = np.nan
     if has_lens.any() and not size.any():
         size[:] = _stored_size(tree, frames)  # VGGT gives none, and all images of a sequence have the same
+        # scaled and cropped copies: the principal point is far from their middle
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fits = (np.abs(intrinsics[:, 2:] / size - 0.5) < _OFF_CENTRE).all(axis=1)
+        unlike = has_lens & ~fits
+        has_lens &= fits
+        intrinsics[~has_lens] = np.nan
     given = ~np.isnan(poses).all(axis=(1, 2))
     with np.errstate(over="ignore", invalid="ignore"):
         rotations = poses[:, :, :3]
@@ -501,7 +512,9 @@ def _cameras(tree: Tree, frames: list[_Frame]) -> tuple[Cameras, list[str]]:
     notes = []
     if num_odd := int((given & ~is_camera).sum()):
         notes.append(f"cameras that are no rotation, or absurdly far away: {num_odd}")
-    if num_blind := int((is_camera & ~has_lens).sum()):
+    if num_unlike := int(unlike.sum()):
+        notes.append(f"intrinsics of another size than the images, which are scaled or cropped: {num_unlike}")
+    if num_blind := int((is_camera & ~has_lens & ~unlike).sum()):
         notes.append(f"cameras without intrinsics of a known format: {num_blind}")
     known = [bool(has) for has in has_lens]
     cameras = Cameras(

@@ -88,12 +88,13 @@ def scenes(tree: Tree) -> list[Scene]:
     for category in tree.folders(""):
         folder = f"{category}/scenes"
         on_disk = {name for name in tree.folders(folder) if _SCENE.fullmatch(name)}
-        nvs, camera = (_listed(tree, f"{category}/{name}") for name in (_NVS, _CAMERA))
+        (nvs, trouble), (camera, other) = (_try_list(tree, f"{category}/{name}") for name in (_NVS, _CAMERA))
+        troubles = "; ".join(filter(None, (trouble, other))) or None
         for name in sorted(on_disk | nvs.keys() | camera.keys()):
             eval_of = "wildrgbd-camera" if camera.get(name) == "val" else None
             if eval_of is None and nvs.get(name) == "val":
                 eval_of = "wildrgbd-nvs"
-            found.append(Scene(nvs.get(name), f"{category}/{name}", (f"{folder}/{name}", eval_of)))
+            found.append(Scene(nvs.get(name), f"{category}/{name}", (f"{folder}/{name}", eval_of, troubles)))
     if not found:
         raise LayoutError(f"{tree.root} does not look like wildrgbd; expected {SPEC.layout}")
     return found
@@ -101,7 +102,7 @@ def scenes(tree: Tree) -> list[Scene]:
 
 def read(tree: Tree, scene: Scene) -> list[Stream]:
     """Read one video: the frames that are on disk or have a pose, in the order of their numbers."""
-    folder, eval_of = scene.places
+    folder, eval_of, troubles = scene.places
     images, ignored = _images(tree, f"{folder}/rgb")
     calibration, no_calibration = _try(_parse_metadata, tree, f"{folder}/metadata")
     found, no_poses = _try(_parse_poses, tree, f"{folder}/cam_poses.txt")
@@ -112,7 +113,8 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
     numbers = sorted(images.keys() | range(len(poses)))
     names = [images.get(number, f"{number:05d}.png") for number in numbers]
     stems = [name.rpartition(".")[0] for name in names]
-    problems = [problem for problem in (no_calibration, no_poses) if problem is not None]
+    bad_lists = None if troubles is None else ("bad_lists", troubles)
+    problems = [problem for problem in (no_calibration, no_poses, bad_lists) if problem is not None]
     notes = [text for _, text in problems]
     if lost := int(np.isnan(poses[:, 0, 0]).sum()):
         notes.append(f"cam_poses.txt: {lost} matrices are not a rotation and a shift")
@@ -125,7 +127,9 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             depth_paths=tuple(tree.find(f"{folder}/depth/{stem}.png") for stem in stems),
             mask_paths=tuple(tree.find(f"{folder}/masks/{stem}.png") for stem in stems),
             eval_of=eval_of,
-            problem=min((problem for problem, _ in problems), default=None),  # bad_model before no_model
+            problem=min(
+                (problem for problem, _ in problems), default=None
+            ),  # bad lists first: what is evaluated is not known
             detail="; ".join(notes) or None,
             ignored=ignored,
         )
@@ -146,6 +150,14 @@ def _cameras(numbers: list[int], calibration: tuple[np.ndarray, np.ndarray] | No
         (() if known else None,) * num,
         cam_from_world,
     )
+
+
+def _try_list(tree: Tree, path: str) -> tuple[dict[str, str], str | None]:
+    # a broken list does not end the run: the category's scenes have no split, and say why
+    try:
+        return _listed(tree, path), None
+    except LayoutError as error:
+        return {}, str(error)
 
 
 def _listed(tree: Tree, path: str) -> dict[str, str]:
