@@ -650,7 +650,7 @@ def test_quarantine_names_the_frame_that_is_not_there(demo: Demo) -> None:
 
 
 def test_zips_with_and_without_a_folder_of_their_own_are_scenes(demo: Demo, tmp_path: Path) -> None:
-    """Naive: archives without a top folder all unpack into one `images_8`, and are no scene (issue 41 of the dataset)."""
+    """Naive: archives without a top folder all unpack into one `images_8`, and are no scene."""
     folders = sorted(path for path in demo.root.glob("*K/*") if path.is_dir())[:3]
     for number, folder in enumerate(folders):
         target = tmp_path / folder.parent.name / f"{folder.name}.zip"
