@@ -127,9 +127,8 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             depth_paths=tuple(tree.find(f"{folder}/depth/{stem}.png") for stem in stems),
             mask_paths=tuple(tree.find(f"{folder}/masks/{stem}.png") for stem in stems),
             eval_of=eval_of,
-            problem=min(
-                (problem for problem, _ in problems), default=None
-            ),  # bad lists first: what is evaluated is not known
+            # bad_lists before bad_model before no_model: without lists it is not known what is evaluated
+            problem=min((problem for problem, _ in problems), default=None),
             detail="; ".join(notes) or None,
             ignored=ignored,
         )
