@@ -6,6 +6,9 @@ Results go to standard output, progress and errors to standard error. An expecte
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -158,6 +161,7 @@ def mine_sequences(
     workers: Workers = None,
 ) -> None:
     """Mine sequences: writes sequences.parquet, and covisibility.parquet where the rule is built on tracks."""
+    from mumdata.index import module_of
     from mumdata.sequences import mine_sequences
 
     if (name is None) == (dataset is None) and name != dataset:
@@ -201,7 +205,8 @@ def mine_sequences(
         if len(found.reasons) > 5:
             print("    ... all of them: mumdata stats scenes")
     print(f"  {found.catalog / 'sequences.parquet'} {'written' if found.changed else 'unchanged'}")
-    print(f"next: mumdata mix{_flag(catalogs)}")
+    own = f" only --weight {found.name}=1" if module_of(found.name, catalogs) in ("folder", "colmap") else ""
+    print(f"next: mumdata mix{own}{_flag(catalogs)}")
 
 
 @app.command()
@@ -227,6 +232,7 @@ def mix(
         print(f"{row['weight']:7.1%}  {row['dataset']}: {row['num_sequences']:,} {kind}, {row['num_frames']:,} frames")
     print(f"  {found.path} {'written' if found.changed else 'unchanged'}")
     print(f"next: mumtrain pretrain {found.path}")
+    print("      (without a GPU, add: --recipe debug-cpu)")
 
 
 @app.command()
@@ -245,11 +251,12 @@ def stats(
 
     for path in stale(catalogs, dataset):
         print(
-            f"note: {path} was made from other frames and is left out; run 'mumdata mine-sequences {path.parent.name}'",
+            f"note: {path} was made from other frames and is left out; "
+            f"run 'mumdata mine-sequences {path.parent.name}{_flag(catalogs)}'",
             file=sys.stderr,
         )
     found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset)
-    below = None if sql is not None else {"scenes": "notes", "quarantine": "detail"}.get(topic)
+    below = None if sql is not None else {"scenes": "notes", "quarantine": "detail", "mix": "licence"}.get(topic)
     print(render(found, format, below=below))
     if topic == "overview" and sql is None and format == "table" and found["bad"].sum():
         print("\nbad frames, by status (each file with its reason: mumdata stats quarantine):")
@@ -276,10 +283,21 @@ def demo(
     demo(out, size=size, seed=seed, archives=archives, workers=workers)
     for name in NAMES:
         print(f"mumdata index {name} --root {out / name}")
+    if archives:
+        print(f"the same in archives: {out / 'archives'}")
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _with_catalogs(message: str) -> str:
+    # commands that an error names are for the catalogs that were given
+    given = [value for flag, value in itertools.pairwise(sys.argv) if flag == "--catalogs"]
+    if not given:
+        return message
+    option = f" --catalogs {shlex.quote(given[-1])}"
+    return re.sub(r"'(mumdata (?:index|mine-sequences|mix|stats)\b[^']*)'", rf"'\1{option}'", message)
 
 
 def _flag(catalogs: Path) -> str:
@@ -288,4 +306,4 @@ def _flag(catalogs: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    run(app)
+    run(app, _with_catalogs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -16,12 +17,15 @@ from mumdata.errors import MumError
 __all__ = ["run"]
 
 
-def run(app: typer.Typer) -> None:
-    """Run a typer app and end the process as described above; a closed pipe is quiet."""
+def run(app: typer.Typer, worded: Callable[[str], str] = str) -> None:
+    """Run a typer app and end the process as described above; a closed pipe is quiet.
+
+    `worded` may change an error's message before it is printed.
+    """
     try:
         app()
     except MumError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + " ".join(worded(str(error)).split()), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # whoever read the output has closed it; the interpreter must not flush into it once more

@@ -101,7 +101,7 @@ def index(
         raise unknown("--verify", verify, VERIFY)
     module = load(dataset)
     called = _called(dataset, name)
-    root = roots.find_root(called, catalogs, root)
+    given, root = root is not None, roots.find_root(called, catalogs, root)
     folder = Path(catalogs, called)
     work = folder / ".index"
     in_catalog, parameters = previous.of_catalog(folder, mumdata.__version__)
@@ -130,7 +130,8 @@ def index(
         catalog.write(SCENES, scene_table, folder / SCENES.file_name, inputs=inputs)
         found.quarantine.finish(inputs={"frames": digest})
     shutil.rmtree(work, ignore_errors=True)
-    roots.remember_root(called, catalogs, root, dataset)
+    if given or not roots.remembered_dataset(called, catalogs):  # what the environment says is for this time
+        roots.remember_root(called, catalogs, root, dataset)
     kept = found.counts["kept"]
     return Indexed(
         called,

@@ -80,7 +80,8 @@ def _evaluation(spec: Spec) -> list[str]:
     benchmarks: dict[str, list[str]] = {}
     for scene, benchmark in spec.eval_scenes.items():
         benchmarks.setdefault(benchmark, []).append(scene)
-    return [f"{benchmark}: {_listed(scenes)} (not mined)" for benchmark, scenes in benchmarks.items()]
+    found = [f"{benchmark}: {_listed(scenes)} (not mined)" for benchmark, scenes in benchmarks.items()]
+    return [*found, *filter(None, (spec.evaluation,))]
 
 
 def _known_bad(entries: Sequence[KnownBad]) -> list[str]:

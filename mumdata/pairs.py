@@ -170,11 +170,12 @@ def _pairs_of(name: str, group: Group, stream: known.Stream | None) -> StreamPai
 
 
 def _same_paths(paths: tuple[str, ...], indexed: tuple[str, ...]) -> bool:
-    # a member of an archive is indexed under its name there, which is the end of its path in the tree
+    # a member of an archive is indexed under its name there, which is the end of its path in the tree; an archive in an
+    # archive stands for a folder
     if len(paths) != len(indexed):
         return False
     pairs = zip(map(_nfc, paths), map(_nfc, indexed), strict=True)
-    return all(path == known or path.endswith(f"/{known}") for path, known in pairs)
+    return all(path == known or path.endswith("/" + known.replace(".tar/", "/")) for path, known in pairs)
 
 
 def _nfc(path: str) -> str:

@@ -19,8 +19,8 @@ import pyarrow as pa
 from mumdata import catalog, engine, geometry
 from mumdata import covisibility as shared
 from mumdata import datasets as known
-from mumdata.errors import CatalogError, ConfigError, MumError, unknown
-from mumdata.index import module_of
+from mumdata.errors import CatalogError, ConfigError, MumError, nearest, unknown
+from mumdata.index import known_names, module_of
 from mumdata.mining import RULES, USES, Options, Stream, explain_nothing, mine, parameters
 from mumdata.pairs import Group, StreamPairs, covisible_pairs, groups_of
 from mumdata.schema import FRAMES, SCENES, SEQUENCES
@@ -90,6 +90,8 @@ def mine_sequences(
     fit the disk any more, ConfigError for options, MumError where no scene yields a sequence.
     """
     folder = Path(catalogs, name)
+    if not folder.is_dir() and (near := nearest(name, known_names(catalogs))):
+        raise CatalogError(f"there is no catalog '{name}' under {catalogs}; did you mean '{near}'?")
     frames_path = folder / FRAMES.file_name
     frames = catalog.read(FRAMES, frames_path)
     digest = catalog.read_footer(FRAMES, frames_path).content_digest

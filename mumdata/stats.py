@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mumdata import catalog
 from mumdata.errors import CatalogError, ConfigError, unknown
+from mumdata.index import known_names
 from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCHEMAS, SEQUENCES, Schema
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def stats(
 
     if sql is None and topic not in TOPICS:
         raise unknown("topic", topic, TOPICS)
+    if dataset is not None and (names := known_names(catalogs)) and dataset not in names:
+        raise unknown("dataset", dataset, names)
     with connect(catalogs, dataset) as connection:
         try:
             if sql is not None:
@@ -113,6 +116,9 @@ def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duc
         paths = [path for path in paths if path not in outdated]
         any_found |= bool(paths)
         source = _source(paths) if paths else _empty(schema.name, connection)
+        if schema is MIX and dataset is not None:
+            own = dataset.replace("'", "''")
+            source = f"(SELECT * FROM {source} WHERE dataset::VARCHAR = '{own}')"
         extra = ""
         if schema.name == "covisibility":
             extra = ", degrees(acos(rotation_cos)) AS rotation_deg, degrees(acos(axis_cos)) AS axis_deg"

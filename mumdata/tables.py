@@ -49,7 +49,7 @@ def render(frame: pd.DataFrame, format: str = "table", width: int | None = None,
     while sum(widths) > room - 2 * (len(widths) - 1):
         # the widest text column gives way first, bit by bit, so that wide columns share what there is; the first
         # column, which says what a row is about, only where the others have become narrow
-        text = [(w, place) for place, w in enumerate(widths) if not numeric[place] and w > (16 if place == 0 else 12)]
+        text = [(w, place) for place, w in enumerate(widths) if not numeric[place] and w > (16 if place == 0 else 14)]
         if not text:
             break
         widths[max(text)[1]] -= 1

@@ -12,6 +12,7 @@ import pytest
 from mumdata import catalog
 from mumdata.demo.layouts import NAMES
 from mumdata.demo.world import demo
+from mumdata.errors import MumError
 from mumdata.images import read_image
 from mumdata.index import index
 from mumdata.sequences import mine_sequences
@@ -95,3 +96,10 @@ def test_scenes_without_a_split_are_mined_when_all_are_asked_for(world: Path, tm
     assert train == {"train"}
     assert set(everything.dropna()) == {"train", "val"}
     assert everything.isna().any()
+
+
+def test_rules_on_tracks_know_the_frames_of_archives_inside_archives(packed: Path, tmp_path: Path) -> None:
+    """Members of an inner tar have another name than path; they have not changed since they were indexed."""
+    index("imagenet", root=packed / "imagenet", catalogs=tmp_path, workers=1)
+    with pytest.raises(MumError, match="no model"):
+        mine_sequences("imagenet", rule="chain-overlap", catalogs=tmp_path, workers=1)

@@ -113,6 +113,8 @@ class Spec:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # scene -> the benchmark that evaluates on it
     eval_scenes: Mapping[str, str] = field(default_factory=dict)
+    # what else is marked as evaluated, where files of the dataset tell which scenes or frames those are
+    evaluation: str = ""
 
     @property
     def layout(self) -> str:

@@ -79,6 +79,7 @@ SPEC = Spec(
         ),
     ),
     archives=("CO3D_*.zip", "*_[0-9][0-9][0-9].zip", "*_[0-9][0-9][0-9]_singlesequence.zip"),
+    evaluation="sequences that a set list names under dev or test (not mined)",
     counts=(
         "51 categories; about 36,000 sequences (issue 79 of facebookresearch/co3d), most of 100 or 200 frames. "
         "MuM's 546k frames come from 41 of them: all but ball, book, couch, frisbee, hotdog, kite, remote, sandwich, "

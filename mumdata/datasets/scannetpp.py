@@ -100,6 +100,8 @@ SPEC = Spec(
     ),
     # it comes as files; where files are rationed, people pack a scene into one
     archives=("*.tar", "*.zip", "data/*.tar", "data/*.zip"),
+    evaluation="scenes of nvs_sem_val, nvs_test, nvs_test_iphone and sem_test, and the test frames of all scenes "
+    "(not mined)",
     num_scenes=1_006,
     counts=(
         "second release: 856 scenes for training, 50 for validation, and two test lists, about 1,006 in all (the total "

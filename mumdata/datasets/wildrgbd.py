@@ -62,6 +62,7 @@ SPEC = Spec(
     num_scenes=23_049,
     num_frames=3_352_000,
     counts="videos by the paper's table (its abstract says nearly 20,000); frames as MuM counted them, in thousands",
+    evaluation="validation scenes of camera_eval_list.json and of nvs_list.json (not mined)",
     known_bad=(
         KnownBad(
             "the whole category is left out, no reason given",
