@@ -7,14 +7,27 @@ from __future__ import annotations
 
 import errno
 import os
-import unicodedata
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mumdata.errors import LayoutError, MumError
 
-__all__ = ["atomic_path", "write_text", "inside", "matching_name", "relative_to_folder"]
+__all__ = ["atomic_path", "write_text", "inside", "relative_to_folder", "remove_abandoned"]
+
+
+# a folder may be shared by machines, whose processes have the same numbers
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64] or "host"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of `atomic_path` in a folder whose process, on this machine, is no more."""
+    for path in Path(folder).glob(f".*.{_HOST}.*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and not Path("/proc", number).exists():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     a read-only file system becomes a MumError that names the target.
     """
     target = Path(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -68,16 +81,6 @@ def inside(root: Path, path: str) -> Path:
     if path.startswith("/") or ".." in parts or "\0" in path:
         raise LayoutError(f"path '{path}' leaves its root {root}; index the dataset again")
     return Path(root, path)
-
-
-def matching_name(name: str, names: dict[str, str]) -> str | None:
-    """Find `name` among file names: byte for byte first, then by Unicode NFC; None where neither fits.
-
-    `names` maps NFC form -> name on disk and holds every name under itself as well (see `nfc_index`).
-    """
-    if name in names:
-        return names[name]
-    return names.get(unicodedata.normalize("NFC", name))
 
 
 def relative_to_folder(path: Path, folder: Path) -> str:

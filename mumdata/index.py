@@ -25,6 +25,7 @@ import mumdata
 from mumdata import catalog, engine, previous, roots
 from mumdata.datasets import NAMES, Dataset, Scene, load
 from mumdata.errors import CatalogError, ConfigError, LayoutError, unknown
+from mumdata.files import remove_abandoned
 from mumdata.look import VERIFY
 from mumdata.previous import Key
 from mumdata.scan import Context, Part, Task, printable, scan, sort_key
@@ -104,6 +105,8 @@ def index(
     given, root = root is not None, roots.find_root(called, catalogs, root)
     folder = Path(catalogs, called)
     work = folder / ".index"
+    remove_abandoned(folder)
+    remove_abandoned(work)
     in_catalog, parameters = previous.of_catalog(folder, mumdata.__version__)
     verify = verify or str(parameters.get("verify", "header"))
     content_hash = bool(parameters.get("content_hash", False)) if content_hash is None else content_hash

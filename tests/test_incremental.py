@@ -322,3 +322,23 @@ def test_scenes_of_another_run_are_not_believed(tmp_path: Path) -> None:
     assert catalog.read_footer(SCENES, tmp_path / "c/trip/scenes.parquet").inputs == {
         "frames": catalog.read_footer(FRAMES, tmp_path / "c/trip/frames.parquet").content_digest
     }
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    root, folder = album(tmp_path / "r", 2), tmp_path / "c/trip"
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom mumdata.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1]) / 'frames.parquet') as path:\n"
+        "    path.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, folder], check=False).returncode == -signal.SIGKILL
+    (left,) = folder.iterdir()
+    # that of a process that lives, and that of another machine, are not ours to remove
+    mine = left.with_name(left.name.replace(left.name.split(".")[-2], str(os.getppid())))
+    other = folder / ".frames.parquet.elsewhere.1.tmp"
+    for path in (mine, other):
+        path.write_bytes(b"half")
+    run(root, tmp_path / "c")
+    assert not left.exists()
+    assert mine.exists()
+    assert other.exists()
