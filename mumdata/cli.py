@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from mumdata.command import run
+from mumdata.command import Sections, run
 
 __all__ = ["app", "main"]
 
@@ -37,6 +37,13 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
 
 DEFAULT_CATALOGS = Path("catalogs")
+
+# options that do nothing at these values, which are not worth a word
+NEUTRAL: dict[str, object] = {"min_overlap": 0.0, "max_overlap": 1.0, "temperature": 0.0, "min_mean_overlap": 0.0}
+NEUTRAL |= {"anchor_overlap": 0.0, "chunk_stride": 1, "chunk_overlap": 0, "cover": False}
+
+# groups of options in the help of mine-sequences
+PAIRS, FRAMES, SEQUENCES, WORK = "What frames share", "Which frames", "Which sequences", "How the work is done"
 
 
 @app.callback(invoke_without_command=True)
@@ -130,37 +137,163 @@ def index(
     print(f"next: mumdata mine-sequences {found.name}{_flag(catalogs)}")
 
 
-@app.command("mine-sequences")
+@app.command("mine-sequences", cls=Sections)
 def mine_sequences(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The dataset.")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="The dataset (the same as NAME).")] = None,
     root: Root = None,
     catalogs: Catalogs = DEFAULT_CATALOGS,
     rule: Annotated[str | None, typer.Option("--rule", help="Mining rule; default: the dataset's own.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="mumdata, or mum-paper: the paper's thresholds.")] = "mumdata",
+    preset: Annotated[
+        str, typer.Option("--preset", help="mumdata, mum-paper (the paper's thresholds), or mum-released.")
+    ] = "mumdata",
     split: Annotated[
         str | None, typer.Option("--split", help="Split to mine, or all; default: train, if there.")
     ] = None,
+    seed: Seed = 0,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="What tells which frames see the same: tracks, depth, mesh, d2net or dkm.",
+            rich_help_panel=PAIRS,
+        ),
+    ] = None,
+    from_dir: Annotated[
+        Path | None, typer.Option("--from-dir", help="Folder of d2net's or dkm's matrices.", rich_help_panel=PAIRS)
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            "--window", help="depth, mesh: frames of a video at most so far apart [100].", rich_help_panel=PAIRS
+        ),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option("--grid", help="depth, mesh: samples along a frame's longer side.", rich_help_panel=PAIRS),
+    ] = None,
+    check_tracks: Annotated[
+        bool,
+        typer.Option("--check-tracks", help="Compare the files of a model, all keypoints.", rich_help_panel=PAIRS),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Do not use what earlier runs found, but read anew.", rich_help_panel=PAIRS),
+    ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="A list of image pairs for --rule pair (CroCo's, too).", rich_help_panel=PAIRS),
+    ] = None,
     allow_eval_scenes: Annotated[
-        bool, typer.Option("--allow-eval-scenes", help="Mine scenes that benchmarks evaluate on, too.")
+        bool,
+        typer.Option(
+            "--allow-eval-scenes", help="Mine scenes that benchmarks evaluate on, too.", rich_help_panel=FRAMES
+        ),
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Mine frames whose files are missing: to choose what to download.")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Mine frames whose files are missing: to choose what to download.",
+            rich_help_panel=FRAMES,
+        ),
     ] = False,
-    seed: Seed = 0,
-    min_frames: Annotated[int | None, typer.Option("--min-frames", help="Fewest frames of a sequence.")] = None,
-    max_frames: Annotated[int | None, typer.Option("--max-frames", help="Most frames of a chain.")] = None,
-    per_scene: Annotated[int | None, typer.Option("--per-scene", help="Chains a scene (chain-overlap).")] = None,
-    min_shared: Annotated[int | None, typer.Option("--min-shared", help="Fewest shared points of a link.")] = None,
-    chunk_size: Annotated[int | None, typer.Option("--chunk-size", help="Most frames of a chunk.")] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="iou or overlap (chain-viewpoint).")] = None,
-    angle: Annotated[str | None, typer.Option("--angle", help="axis or rotation (chain-viewpoint).")] = None,
-    min_metric: Annotated[float | None, typer.Option("--min-metric", help="Least iou or overlap of a link.")] = None,
-    min_angle_deg: Annotated[float | None, typer.Option("--min-angle-deg", help="Least angle of a link.")] = None,
-    max_angle_deg: Annotated[float | None, typer.Option("--max-angle-deg", help="Largest angle of a link.")] = None,
-    workers: Workers = None,
+    keep_copies: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-copies/--no-copies", help="Let copies of a photo meet in a sequence.", rich_help_panel=FRAMES
+        ),
+    ] = None,
+    min_frames: Annotated[
+        int | None, typer.Option("--min-frames", help="Fewest frames of a sequence.", rich_help_panel=SEQUENCES)
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option("--max-frames", help="Most frames of a sequence.", rich_help_panel=SEQUENCES)
+    ] = None,
+    per_scene: Annotated[
+        str | None,
+        typer.Option(
+            "--per-scene",
+            metavar="N|auto",
+            help="Sequences a scene; auto: until all its frames are covered.",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = None,
+    cover: Annotated[
+        bool | None,
+        typer.Option(
+            "--cover/--no-cover", help="Begin with frames that no sequence holds yet.", rich_help_panel=SEQUENCES
+        ),
+    ] = None,
+    min_shared: Annotated[
+        int | None, typer.Option("--min-shared", help="Fewest shared points of a link.", rich_help_panel=SEQUENCES)
+    ] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option("--overlap", metavar="LOW:HIGH", help="Band of every link's overlap.", rich_help_panel=SEQUENCES),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="0: the best next frame; else drawn with weight overlap^(1/t).",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = None,
+    min_mean_overlap: Annotated[
+        float | None,
+        typer.Option("--min-mean-overlap", help="End a chain where it drifts away.", rich_help_panel=SEQUENCES),
+    ] = None,
+    anchor_overlap: Annotated[
+        float | None,
+        typer.Option(
+            "--anchor-overlap", help="Least overlap of the first frame with all others.", rich_help_panel=SEQUENCES
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="iou or overlap.", rich_help_panel=SEQUENCES)] = None,
+    angle: Annotated[
+        str | None, typer.Option("--angle", help="axis, rotation or triangulation.", rich_help_panel=SEQUENCES)
+    ] = None,
+    min_metric: Annotated[
+        float | None, typer.Option("--min-metric", help="Least iou or overlap of a link.", rich_help_panel=SEQUENCES)
+    ] = None,
+    min_angle_deg: Annotated[
+        float | None, typer.Option("--min-angle-deg", help="Least angle of a link.", rich_help_panel=SEQUENCES)
+    ] = None,
+    max_angle_deg: Annotated[
+        float | None, typer.Option("--max-angle-deg", help="Largest angle of a link.", rich_help_panel=SEQUENCES)
+    ] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option("--chunk-size", help="Frames of a chunk.", rich_help_panel=SEQUENCES)
+    ] = None,
+    chunk_stride: Annotated[
+        int | None, typer.Option("--chunk-stride", help="Take every so many-th frame.", rich_help_panel=SEQUENCES)
+    ] = None,
+    chunk_overlap: Annotated[
+        int | None,
+        typer.Option("--chunk-overlap", help="Frames that neighbouring chunks share.", rich_help_panel=SEQUENCES),
+    ] = None,
+    last_chunk: Annotated[
+        str | None,
+        typer.Option("--last-chunk", help="even, or released: the last takes the rest.", rich_help_panel=SEQUENCES),
+    ] = None,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option("--memory-gb", help="Memory of all workers together; default: half.", rich_help_panel=WORK),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; default: all CPUs.", rich_help_panel=WORK)
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", help="local, or ray: a scene is a task of a cluster.", rich_help_panel=WORK),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="The Ray cluster; default: one started here.", rich_help_panel=WORK),
+    ] = None,
 ) -> None:
-    """Mine sequences: writes sequences.parquet, and covisibility.parquet where the rule is built on tracks."""
+    """Mine sequences: writes sequences.parquet, and covisibility.parquet where pairs are asked for."""
     from mumdata.index import module_of
     from mumdata.sequences import mine_sequences
 
@@ -175,29 +308,57 @@ def mine_sequences(
         catalogs=catalogs,
         rule=rule,
         preset=preset,
+        source=source,
+        from_dir=from_dir,
+        window=window,
+        grid=grid,
+        check_tracks=check_tracks,
+        again=again,
+        pairs=pairs,
         split=split,
         allow_eval_scenes=allow_eval_scenes,
         allow_missing=allow_missing,
+        keep_copies=keep_copies,
         seed=seed,
         min_frames=min_frames,
         max_frames=max_frames,
-        per_scene=per_scene,
+        per_scene=_count_or_auto(per_scene),
+        cover=cover,
         min_shared=min_shared,
-        chunk_size=chunk_size,
+        overlap=_band(overlap),
+        temperature=temperature,
+        min_mean_overlap=min_mean_overlap,
+        anchor_overlap=anchor_overlap,
         metric=metric,
         angle=angle,
         min_metric=min_metric,
         min_angle_deg=min_angle_deg,
         max_angle_deg=max_angle_deg,
+        chunk_size=chunk_size,
+        chunk_stride=chunk_stride,
+        chunk_overlap=chunk_overlap,
+        last_chunk=last_chunk,
+        memory_gb=memory_gb,
         workers=workers,
+        engine=engine,
+        address=address,
     )
-    pairs = "" if found.num_pairs is None else f", {found.num_pairs:,} pairs share points"
+    for note in found.notes:
+        print(textwrap.fill(f"note: {note}", 80, subsequent_indent="  "), file=sys.stderr)
+    for stream, problem in list(found.problems.items())[:5]:
+        print(textwrap.fill(f"note: {stream}: {problem}", 80, subsequent_indent="  "), file=sys.stderr)
+    if len(found.problems) > 5:
+        print(f"note: and {len(found.problems) - 5:,} more streams without pairs", file=sys.stderr)
+    shares = "" if found.num_pairs is None else f", {found.num_pairs:,} pairs from {found.source}"
     distinct = "" if found.num_distinct == found.num_sequences else f" ({found.num_distinct:,} distinct)"
-    print(f"{found.name}: {found.num_sequences:,} sequences{distinct} by {found.rule}{pairs}")
-    print(
-        "  "
-        + ", ".join(f"{key} {value}" for key, value in found.options.items() if key != "rule" and value is not None)
-    )
+    print(f"{found.name}: {found.num_sequences:,} sequences{distinct} by {found.rule}{shares}")
+    shown = [f"{key} {value}" for key, value in found.options.items() if key != "rule" and value != NEUTRAL.get(key)]
+    print(textwrap.fill(", ".join(shown), 80, initial_indent="  ", subsequent_indent="  "))
+    share = f" ({found.num_covered / found.num_usable:.0%})" if found.num_usable else ""
+    copies = f"; {found.num_copies:,} copies left out" if found.num_copies else ""
+    print(f"  {found.num_covered:,} of {found.num_usable:,} usable frames are in a sequence{share}{copies}")
+    if found.bytes_total:
+        print(f"  {_size(found.bytes_read)} read of models of {_size(found.bytes_total)}")
     if found.num_scenes_without:
         print(f"  {found.num_scenes_without:,} of {found.num_scenes:,} scenes and streams yield none:")
         for reason, count in list(found.reasons.items())[:5]:
@@ -289,6 +450,34 @@ def demo(
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _size(num_bytes: int) -> str:
+    value, unit = float(num_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def _count_or_auto(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is neither a number nor auto", param_hint="--per-scene") from None
+
+
+def _band(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not LOW:HIGH, such as 0.2:0.6", param_hint="--overlap") from None
 
 
 def _with_catalogs(message: str) -> str:

@@ -9,12 +9,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from mumdata.errors import MumError
 
-__all__ = ["run"]
+__all__ = ["Sections", "run"]
+
+
+class Sections(TyperCommand):
+    """A command with many options: its help lists them in sections, by their `rich_help_panel`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, section by section, in the order in which the sections first occur."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                usual = "Arguments" if param.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(param, "rich_help_panel", None) or usual, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def run(app: typer.Typer, worded: Callable[[str], str] = str) -> None:

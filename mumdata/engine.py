@@ -11,10 +11,11 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -51,8 +52,13 @@ def each(
     brief: bool = False,
     engine: str = "local",
     address: str | None = None,
+    costs: Sequence[int] | None = None,
+    budget: float = float("inf"),
 ) -> Iterator[Result]:
     """Yield function(task) for each task, in order; progress on standard error.
+
+    `costs` are estimates of the memory in bytes that each task takes; those under way together stay within `budget`,
+    and a task that exceeds it by itself runs alone (on Ray: on each of its machines).
 
     `workers` None means: all CPUs, or this process alone where there are few tasks. `shared` is sent to each process
     once, and function(shared, task) is called then. `brief` tells that a task may well take less than a millisecond:
@@ -71,11 +77,11 @@ def each(
     bar = tqdm(total=len(tasks), desc=what, unit=unit, disable=None, leave=False, dynamic_ncols=True)
     with bar:
         if engine == "ray":
-            results = _on_ray(function, tasks, workers, shared, address)
+            results = _on_ray(function, tasks, workers, shared, address, costs, budget)
         elif min(workers or 1, len(tasks)) <= 1:
             results = (_call(function, shared, task) for task in tasks)
         else:
-            results = _in_processes(function, tasks, workers or 1, shared, what, brief)
+            results = _in_processes(function, tasks, workers or 1, shared, what, brief, costs, budget)
         for result in results:
             yield result
             bar.update()
@@ -85,11 +91,29 @@ def _call(function: Callable[..., Result], shared: Any, task: Task) -> Result:
     return function(task) if shared is None else function(shared, task)
 
 
-def _chunks(tasks: Sequence[Task], workers: int, each_s: float | None = None) -> list[Sequence[Task]]:
+@dataclass(frozen=True)
+class _Chunk(Generic[Task]):
+    # tasks that travel together; they are done one after another, so they cost as much as the dearest of them
+    tasks: Sequence[Task]
+    cost: float
+
+
+def _chunks(
+    tasks: Sequence[Task], workers: int, costs: Sequence[int] | None, each_s: float | None = None
+) -> list[_Chunk[Task]]:
     size = max(1, min(_TOGETHER, len(tasks) // (workers * 8)))
     if each_s is not None:  # as many as take a moment: a worker's last chunk is not waited for long
         size = max(1, min(_MOST_TOGETHER, int(_CHUNK_S / max(each_s, 1e-6))))
-    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    return [
+        _Chunk(tasks[start : start + size], max(costs[start : start + size]) if costs is not None else 0.0)
+        for start in range(0, len(tasks), size)
+    ]
+
+
+def _fits(under_way: Iterable[float], cost: float, workers: int, budget: float) -> bool:
+    # of the chunks that were handed out at most `workers` are worked on at the same time
+    dearest = sorted((*under_way, cost), reverse=True)[:workers]
+    return len(dearest) == 1 or sum(dearest) <= budget
 
 
 # ---- processes of this machine
@@ -107,7 +131,14 @@ def _work(function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result
 
 
 def _in_processes(
-    function: Callable[..., Result], tasks: Sequence[Task], workers: int, shared: Any, what: str, brief: bool
+    function: Callable[..., Result],
+    tasks: Sequence[Task],
+    workers: int,
+    shared: Any,
+    what: str,
+    brief: bool,
+    costs: Sequence[int] | None,
+    budget: float,
 ) -> Iterator[Result]:
     each_s = None
     if brief:
@@ -121,20 +152,26 @@ def _in_processes(
             done += 1
             if done == 1:
                 begun = time.monotonic()
+        costs = None if costs is None else costs[done:]
         tasks, each_s = tasks[done:], (time.monotonic() - begun) / max(1, done - 1)
         if not tasks:
             return
     # This process is one of the workers: it takes a chunk that no other has begun whenever it would have to wait, so
     # that it has done a good part of a short job by the time the others have started.
-    waiting = iter(_chunks(tasks, workers, each_s))
-    under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]] = deque()
+    waiting = deque(_chunks(tasks, workers, costs, each_s))
+    under_way: deque[tuple[_Chunk[Task], Future[list[Result]] | list[Result]]] = deque()
     # spawned, not forked: forking a process that has threads is not safe
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers - 1, context, initializer=_receive, initargs=(shared,)) as pool:
         try:
             while True:
-                while len(under_way) < workers + 2 and (chunk := next(waiting, None)) is not None:
-                    under_way.append((chunk, pool.submit(_work, function, chunk)))
+                while (
+                    waiting
+                    and len(under_way) < workers + 2
+                    and _fits((chunk.cost for chunk, _ in under_way), waiting[0].cost, workers, budget)
+                ):
+                    chunk = waiting.popleft()
+                    under_way.append((chunk, pool.submit(_work, function, chunk.tasks)))
                 if not under_way:
                     return
                 chunk, head = under_way[0]
@@ -151,11 +188,11 @@ def _in_processes(
 def _help(
     function: Callable[..., Result],
     shared: Any,
-    under_way: deque[tuple[Sequence[Task], Future[list[Result]] | list[Result]]],
+    under_way: deque[tuple[_Chunk[Task], Future[list[Result]] | list[Result]]],
 ) -> bool:
     for place, (chunk, future) in enumerate(under_way):
         if isinstance(future, Future) and future.cancel():
-            under_way[place] = (chunk, [_call(function, shared, task) for task in chunk])
+            under_way[place] = (chunk, [_call(function, shared, task) for task in chunk.tasks])
             return True
     return False
 
@@ -164,7 +201,13 @@ def _help(
 
 
 def _on_ray(
-    function: Callable[..., Result], tasks: Sequence[Task], workers: int | None, shared: Any, address: str | None
+    function: Callable[..., Result],
+    tasks: Sequence[Task],
+    workers: int | None,
+    shared: Any,
+    address: str | None,
+    costs: Sequence[int] | None,
+    budget: float,
 ) -> Iterator[Result]:
     try:
         ray: Any = importlib.import_module("ray")
@@ -181,15 +224,21 @@ def _on_ray(
         workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         remote = ray.remote(_work_on_ray)
         state = ray.put(shared)
-        waiting = iter(_chunks(tasks, workers))
-        under_way: deque[Any] = deque()
+        budget *= max(1, sum(node["Alive"] for node in ray.nodes()))
+        waiting = deque(_chunks(tasks, workers, costs))
+        under_way: deque[tuple[_Chunk[Task], Any]] = deque()
         while True:
-            while len(under_way) < workers + 2 and (chunk := next(waiting, None)) is not None:
-                under_way.append(remote.remote(function, state, chunk))
+            while (
+                waiting
+                and len(under_way) < workers + 2
+                and _fits((chunk.cost for chunk, _ in under_way), waiting[0].cost, workers, budget)
+            ):
+                chunk = waiting.popleft()
+                under_way.append((chunk, remote.remote(function, state, chunk.tasks)))
             if not under_way:
                 return
             try:
-                yield from ray.get(under_way.popleft())
+                yield from ray.get(under_way.popleft()[1])
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, MumError):
                     raise error.cause from None

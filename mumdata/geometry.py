@@ -22,6 +22,7 @@ __all__ = [
     "scale_intrinsics",
     "project",
     "cos_deg",
+    "acos_deg",
     "rotation_cos",
     "axis_cos",
 ]
@@ -212,6 +213,38 @@ def cos_deg(deg: float) -> float:
         return {0.0: 1.0, 60.0: 0.5, 90.0: 0.0}[deg]
     radians = math.pi / 180.0
     return _taylor(deg * radians, 0) if deg <= 45.0 else _taylor((90.0 - deg) * radians, 1)
+
+
+def _asin_coefficients(num: int) -> tuple[float, ...]:
+    # of asin x = x * (c0 + c1 x^2 + c2 x^4 + ...): (2k)! / (4^k k!^2 (2k + 1)), each rounded once from whole numbers
+    return tuple(math.comb(2 * k, k) / (4**k * (2 * k + 1)) for k in range(num))
+
+
+_ASIN = _asin_coefficients(13)  # the next term is below 1e-17 of the sum where |x| <= sin 15 degrees
+
+
+def acos_deg(cos: np.ndarray) -> np.ndarray:
+    """Return the angles in degrees that have these cosines, float64, with the same bits on every machine.
+
+    Within 1e-12 degrees; values beyond -1 and 1 count as those, NaN stays NaN. The half-angle formula
+    sin(angle / 2) = sqrt((1 - cos) / 2), taken twice, brings every angle down to at most 15 degrees, where the series
+    of the arc sine is short; angles beyond 90 degrees are 180 degrees less that of the negative cosine, and so are
+    exact where they have to be: at 0, 90 and 180 degrees.
+    """
+    cos = np.clip(np.asarray(cos, dtype=np.float64), -1.0, 1.0)
+    size = np.abs(cos)
+    steep = size > 0.5
+    # the angle to the nearest of 0, 90 and 180 degrees is `times` twice the arc sine of x; x <= sin 15 degrees
+    sine = np.where(steep, np.sqrt((1.0 - size) * 0.5), size)
+    x = sine / np.sqrt(2.0 + 2.0 * np.sqrt(1.0 - sine * sine))
+    square = x * x
+    total = np.full_like(x, _ASIN[-1])
+    for coefficient in _ASIN[-2::-1]:
+        total *= square
+        total += coefficient
+    twice = total * x * (360.0 / math.pi)
+    angle = np.where(steep, 2.0 * twice, 90.0 - twice)
+    return np.where(cos < 0.0, 180.0 - angle, angle)
 
 
 def rotation_cos(cam_from_world: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -38,6 +38,9 @@ __all__ = ["MINED_COLUMNS", "Indexed", "index", "known_names", "module_of"]
 MINED_COLUMNS = (
     "num_pairs",
     "num_sequences",
+    "num_copies",
+    "num_usable",
+    "num_covered",
     "overlap_histogram",
     "rotation_histogram",
     "axis_histogram",
@@ -339,5 +342,5 @@ def _with_mined(table: pa.Table, path: Path, frames_digest: str) -> tuple[pa.Tab
     rows = table.to_pylist()
     for row in rows:
         known = mined.get((row["split"], row["scene"], row["stream"]), {})
-        row |= {column: known.get(column) for column in MINED_COLUMNS}
+        row |= {column: known[column] for column in MINED_COLUMNS if column in known}
     return catalog.build(SCENES, {name: [row[name] for row in rows] for name in SCENES.columns.names}), inputs

@@ -6,9 +6,7 @@ the rows that it had, read when they are asked for.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from mumdata import catalog
 from mumdata.errors import CatalogError
 from mumdata.files import atomic_path
+from mumdata.ranges import Range, read_range
 from mumdata.schema import FRAMES, SCENES
 
 __all__ = ["COLUMNS", "Key", "Rows", "of_catalog", "of_parts", "read_rows", "write_part"]
@@ -42,17 +41,10 @@ _KEY = b"streams"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Consecutive rows of a Parquet file with the columns of frames.
+class Rows(Range):
+    """Consecutive rows of a Parquet file with the columns of frames; `verify`: how closely they were looked at."""
 
-    `stamp` tells the file from a later one, `verify` how closely its frames were looked at.
-    """
-
-    file: str
-    stamp: int
     verify: str
-    first: int
-    num: int
 
 
 def of_catalog(folder: Path, tool_version: str) -> tuple[dict[Key, Rows], dict[str, object]]:
@@ -70,7 +62,7 @@ def of_catalog(folder: Path, tool_version: str) -> tuple[dict[Key, Rows], dict[s
     stamp, verify = frames.stat().st_mtime_ns, str(footer.parameters.get("verify", "none"))
     columns = (table.column(name).to_pylist() for name in table.column_names)
     found = {
-        (split, scene, stream): Rows(str(frames), stamp, verify, first, num)
+        (split, scene, stream): Rows(str(frames), stamp, first, num, verify)
         for split, scene, stream, first, num in zip(*columns, strict=True)
         if first is not None
     }
@@ -90,7 +82,7 @@ def of_parts(folder: Path, made_by: str) -> dict[Key, Rows]:
             continue
         first, stamp = 0, path.stat().st_mtime_ns
         for split, scene, stream, num in about["streams"]:
-            found[split, scene, stream] = Rows(str(path), stamp, about["verify"], first, num)
+            found[split, scene, stream] = Rows(str(path), stamp, first, num, about["verify"])
             first += num
     return found
 
@@ -110,36 +102,9 @@ def write_part(folder: Path, tables: list[tuple[Key, pa.Table]], made_by: str, v
 
 def read_rows(rows: Rows) -> pa.Table | None:
     """Return the rows' COLUMNS; None where the file is gone or damaged."""
+    if not rows.num:
+        return None
     try:
-        pieces = list(_pieces(rows))
+        return read_range(rows, COLUMNS)
     except (pa.ArrowException, OSError):
         return None
-    table = pa.concat_tables(pieces) if pieces else None
-    return table if table is not None and table.num_rows == rows.num else None
-
-
-def _pieces(rows: Rows) -> Iterator[pa.Table]:
-    file = _file(rows.file, rows.stamp)
-    start, end, at = rows.first, rows.first + rows.num, 0
-    for number in range(file.num_row_groups):
-        num = file.metadata.row_group(number).num_rows
-        if at + num > start and at < end:
-            first = max(start - at, 0)
-            yield _group(rows.file, rows.stamp, number).slice(first, min(end - at, num) - first)
-        at += num
-
-
-@functools.lru_cache(maxsize=2)
-def _file(path: str, stamp: int) -> pq.ParquetFile:
-    return pq.ParquetFile(path)
-
-
-# scenes come in the order of the file, so that the row groups at hand are those that the next scene needs
-@functools.lru_cache(maxsize=2)
-def _group(path: str, stamp: int, number: int) -> pa.Table:
-    table = _file(path, stamp).read_row_group(number, columns=list(COLUMNS))
-    names = ("archive", "traits", "status")
-    for name in names:
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, table.column(name).cast(pa.string()))
-    return table.combine_chunks()

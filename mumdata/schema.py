@@ -102,6 +102,8 @@ SCENES = Schema(
         axis_histogram=_may(HISTOGRAM),
         detail=_may(pa.string()),
         why_no_sequence=_may(pa.string()),
+        num_usable=_may(pa.int32()),
+        num_covered=_may(pa.int32()),
     ),
     "mumdata index {dataset}",
 )
@@ -124,6 +126,7 @@ COVISIBILITY = Schema(
         triangulation_deg=_may(pa.float32()),
         scale_ratio=_may(pa.float32()),
         source=_is(CAT),
+        triangulation_cos=_may(pa.float64()),
     ),
     "mumdata mine-sequences {dataset}",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from mumdata.errors import unknown
@@ -23,7 +24,8 @@ FORMATS = ("table", "json", "csv")
 def render(frame: pd.DataFrame, format: str = "table", width: int | None = None, below: str | None = None) -> str:
     """Write a data frame as text; numbers to the right, text to the left, the widest text column wrapped to fit.
 
-    Where a table is too wide, the column `below` is written under each row instead of beside it.
+    Where a table is too wide, the column `below` is written under each row instead of beside it. A Decimal is a number
+    that keeps its digits.
     """
     if format == "json":
         return json.dumps(
@@ -83,7 +85,8 @@ def _row(cells: list[str], widths: list[int], numeric: list[bool]) -> list[str]:
 
 def _is_numeric(column: pd.Series) -> bool:
     values = [value for value in column.tolist() if not _missing(value)]
-    return bool(values) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    kinds = (int, float, Decimal)
+    return bool(values) and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
 
 
 def _missing(value: Any) -> bool:

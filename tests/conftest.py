@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -25,11 +26,17 @@ def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny demo world, seed 0."""
+    """The tiny demo world, seed 0; the workers of pytest-xdist share one."""
     from mumdata.demo.world import demo
 
-    out = tmp_path_factory.mktemp("demo") / "world"
-    demo(out, size="tiny", seed=0)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    out = folder / "demo" / "world"
+    out.parent.mkdir(exist_ok=True)
+    with (out.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        demo(out, size="tiny", seed=0)  # a world that is there already is left alone
     _whole.append(out)
     return out
 
@@ -52,12 +59,12 @@ def render(name: str, out: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def catalogs(world: Path) -> Path:
+def catalogs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Catalogs of the world: indexed and mined with default options."""
     from mumdata.index import index
     from mumdata.sequences import mine_sequences
 
-    folder = world.parent / "catalogs"
+    folder = tmp_path_factory.mktemp("indexed") / "catalogs"
     for name in DEMO_DATASETS:
         index(name, root=world / name, catalogs=folder, workers=1)
         mine_sequences(name, catalogs=folder, workers=1)

@@ -18,9 +18,9 @@ from mumdata.tree import Tree
 
 
 @pytest.fixture(scope="session")
-def packed(world: Path) -> Path:
+def packed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every dataset of the demo in archives, below one folder."""
-    out = world.parent / "packed"
+    out = tmp_path_factory.mktemp("packed") / "world"
     for name in layouts.NAMES:
         pack(world / name, out / name, name)
     return out

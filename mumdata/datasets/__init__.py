@@ -24,6 +24,7 @@ __all__ = [
     "NAMES",
     "Cameras",
     "Dataset",
+    "Depth",
     "KnownBad",
     "Layout",
     "Scene",
@@ -166,17 +167,32 @@ class Cameras:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """How the depth maps of a stream are stored.
+
+    `form` is a name of `mumdata.sources.depth_files.FORMS`; `mask_paths` are images that are not black where the depth
+    may be trusted, None where there is none for a frame; `scale` float64 [n] multiplies the stored values.
+    """
+
+    form: str
+    mask_paths: tuple[str | None, ...] | None = None
+    scale: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class Stream:
     """The frames of one (split, scene, stream) in order, before anybody looked at the image files themselves.
 
     `paths` are relative to the root, as if archives were unpacked; bytes that are not UTF-8 are surrogate-escaped. So
-    are `depth_paths` and `mask_paths`, None where there is no such file. `model` with `rows` (the model's image row of
-    each frame) gives the tracks. `upright_quarter_turns` int8 [n] are the clockwise turns that make each picture
-    upright, where the cameras tell (-1: not known). `sources` says where the bytes lie, for rows of Parquet shards,
-    which a tree does not show. `eval_of` is the benchmark that evaluates on the stream, or one entry a frame. `bad`
-    maps rows to (status, reason) for frames that the dataset itself declares unusable. `problem` is a scene status that
-    overrides the one found from the files; `ignored` lists files that were left out: (path, reason, detail).
+    are `depth_paths` and `mask_paths`, None where there is no such file. `depth` says what the depth maps hold;
+    `mesh_path` is a PLY file of the scene in the cameras' world; `ordered` streams follow a path, so that frames far
+    apart in the list need not be compared. `model` with `rows` (the model's image row of each frame) gives the tracks.
+    `upright_quarter_turns` int8 [n] are the clockwise turns that make each picture upright, where the cameras tell (-1:
+    not known). `sources` says where the bytes lie, for rows of Parquet shards, which a tree does not show. `eval_of` is
+    the benchmark that evaluates on the stream, or one entry a frame. `bad` maps rows to (status, reason) for frames
+    that the dataset itself declares unusable. `problem` is a scene status that overrides the one found from the files;
+    `ignored` lists files that were left out: (path, reason, detail).
     """
 
     stream: str | None
@@ -188,6 +204,9 @@ class Stream:
     timestamps_s: np.ndarray | None = None
     depth_paths: tuple[str | None, ...] | None = None
     mask_paths: tuple[str | None, ...] | None = None
+    depth: Depth | None = None
+    mesh_path: str | None = None
+    ordered: bool = False
     upright_quarter_turns: np.ndarray | None = None
     sources: tuple[Source, ...] | None = None
     eval_of: str | tuple[str | None, ...] | None = None

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mumdata.datasets import Cameras, Layout, Scene, Spec, Stream
+from mumdata.datasets import Cameras, Depth, Layout, Scene, Spec, Stream
 from mumdata.errors import LayoutError
 from mumdata.geometry import rotation_from_quaternion
 from mumdata.images import looks_like_image
@@ -63,6 +63,7 @@ SPEC = Spec(
                 f"{_3DOD}/lowres_wide_intrinsics": "intrinsics",
                 rf"{_3DOD}/lowres_wide\.traj": "poses",
                 f"{_3DOD}/lowres_depth": "depth maps",
+                rf"(3dod/|threedod/)?(Training|Validation)/{_VIDEO}/{_VIDEO}_3dod_mesh\.ply": "meshes",
                 r"(3dod/|threedod/)?(metadata|3dod_train_val_splits)\.csv": _VISITS,
             },
         ),
@@ -96,6 +97,11 @@ SPEC = Spec(
     num_scenes=5071,
     counts="videos of raw: 4,520 of training, 551 of validation; 24 of them without poses, so that 3dod has 4,498 and "
     "549; upsampling has 1,970 and 287; 3dod is 2.5 to 3.4 million frames by estimate",
+    presets={
+        "mumdata": {"chunk_size": 100},
+        "mum-paper": {"chunk_size": 100},
+        "mum-released": {"chunk_size": 75, "last_chunk": "released"},
+    },
 )
 
 # folders of the downloads, in the order of preference; the last is the root itself, one of them or a mixture
@@ -184,7 +190,9 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
     )
     trajectory, problem, why = _find_trajectory(tree, scene.scene, places)
     notes = (*video.notes, why) if why else video.notes
-    capture = _Capture(scene.scene, video.visit, places, trajectory, problem, notes)
+    # in 3dod it lies beside the folder of frames
+    mesh_path = tree.first_file(f"{folder}/{scene.scene}_3dod_mesh.ply" for folder in video.folders)
+    capture = _Capture(scene.scene, video.visit, places, trajectory, problem, notes, mesh_path)
     found = []
     for name, folders in _STREAMS.items():
         paths = [f"{place}/{folder}" for place in places for folder in folders]
@@ -254,6 +262,7 @@ class _Capture:
     trajectory: _Trajectory | None
     problem: str | None
     notes: tuple[str, ...]
+    mesh_path: str | None
 
 
 def _stream(tree: Tree, capture: _Capture, name: str, folders: Sequence[str]) -> Stream:
@@ -280,6 +289,9 @@ def _stream(tree: Tree, capture: _Capture, name: str, folders: Sequence[str]) ->
         cameras=cameras,
         timestamps_s=stamps,
         depth_paths=tuple(_at(depths, stamp) for stamp in stamps) if depths else None,
+        depth=Depth("millimetres"),
+        mesh_path=capture.mesh_path,
+        ordered=True,
         upright_quarter_turns=turns,
         problem=capture.problem,
         detail="; ".join([*capture.notes, *notes]) or None,

@@ -24,7 +24,7 @@ from functools import partial
 
 import numpy as np
 
-from mumdata.datasets import Cameras, Layout, Scene, Spec, Stream
+from mumdata.datasets import Cameras, Depth, Layout, Scene, Spec, Stream
 from mumdata.errors import DecodeError, LayoutError
 from mumdata.images import looks_like_image, read_header
 from mumdata.tree import Tree
@@ -80,6 +80,12 @@ SPEC = Spec(
         "images by the authors, 115k by MuM, which takes all projects"
     ),
     eval_scenes=dict.fromkeys(_VALIDATION, "blendedmvs-validation"),
+    presets={
+        "mumdata": {"chunk_size": 100},
+        "mum-paper": {"chunk_size": 100},
+        # the released script takes whole projects
+        "mum-released": {"rule": "scene"},
+    },
 )
 
 _PROJECT = re.compile(r"[0-9a-f]{24}")
@@ -208,6 +214,7 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             scene.scene,
             cameras=_cameras(found, _size(tree, depths, folder, images, found)) if any(found) else None,
             depth_paths=depths if any(depths) else None,
+            depth=Depth("pfm"),
             eval_of=eval_of,
             problem=problem,
             detail="; ".join(notes) or None,

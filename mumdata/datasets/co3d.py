@@ -10,8 +10,8 @@ list does, else `train` where a list trains on it, else None. The lists of one f
 `set_lists_fewview_train.json` names the same frames under "train" and "test". Where a category has no set lists,
 VGGT's `train` is the training set, and its `test` the dev set, from which it was made.
 
-Not in the catalog: the `scale_adjustment` that a depth map's values (float16 bits in a 16-bit PNG) are multiplied by,
-which is 1 in every release so far, and `depth_masks`.
+Not in the catalog, but read where overlap is measured by depth: the `scale_adjustment` that a depth map's values
+(float16 bits in a 16-bit PNG) are multiplied by, which is 1 in every release so far, and `depth_masks`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mumdata.datasets import Cameras, KnownBad, Layout, Scene, Spec, Stream, natural_key, natural_order
+from mumdata.datasets import Cameras, Depth, KnownBad, Layout, Scene, Spec, Stream, natural_key, natural_order
 from mumdata.datasets.annotations import OFFICIAL, VGGT, inflated, opened
 from mumdata.errors import DecodeError, LayoutError
 from mumdata.images import looks_like_image, read_header
@@ -93,7 +93,12 @@ SPEC = Spec(
             drop=False,
         ),
     ),
-    presets={"mumdata": {"min_frames": 24}, "mum-paper": {"min_frames": 24}},
+    presets={
+        "mumdata": {"min_frames": 24},
+        # min_frames is inferred: the paper tells no least length, the released script asks for 24 frames
+        "mum-paper": {"min_frames": 24},
+        "mum-released": {"min_frames": 24},
+    },
 )
 
 _SEQUENCE = re.compile(r"\d+_\d+_\d+")
@@ -267,6 +272,7 @@ class _Frame(NamedTuple):
     size: tuple[int, int] = (0, 0)
     intrinsics: tuple[float, ...] = (math.nan,) * 4
     cam_from_world: tuple[float, ...] = (math.nan,) * 12
+    depth_scale: float = 1.0
     is_hidden: bool = False
 
 
@@ -317,6 +323,12 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             timestamps_s=times if is_timed else None,
             depth_paths=_beside(tree, paths, "depths", lambda name: f"{name}.geometric.png"),
             mask_paths=_beside(tree, paths, "masks", lambda name: f"{name.rpartition('.')[0]}.png"),
+            depth=Depth(
+                "float16-bits",
+                _beside(tree, paths, "depth_masks", lambda name: f"{name.rpartition('.')[0]}.png"),
+                np.array([frame.depth_scale for frame in frames]),
+            ),
+            ordered=found.has_order,
             eval_of=place.eval_of,
             bad=dict.fromkeys(hidden, _TARGET),
             problem=found.problem or ("bad_lists" if place.troubles else None),
@@ -385,6 +397,7 @@ def _official(sequence: str, is_v1: bool, record: Any) -> _Frame | None:
             float(time) if time is not None and time >= 0 else math.nan,
             int(record["frame_number"]),
             (wide, high),
+            depth_scale=_depth_scale(record.get("depth")),
             # version 1 was published with all its images
             is_hidden=not is_v1 and (record.get("meta") or {}).get("frame_type") == "test_unseen",
         )
@@ -393,6 +406,14 @@ def _official(sequence: str, is_v1: bool, record: Any) -> _Frame | None:
         return frame
     except _MALFORMED:
         return None
+
+
+def _depth_scale(depth: Any) -> float:
+    # what the values of a depth map are multiplied by; NaN where that cannot be told
+    try:
+        return float((depth or {}).get("scale_adjustment", 1.0))
+    except _MALFORMED:
+        return math.nan
 
 
 def _intrinsics(view: Any, wide: int, high: int) -> tuple[float, ...]:

@@ -37,7 +37,12 @@ SPEC = Spec(
         ),
     ),
     archives=("*.zip",),
-    presets={"mumdata": {"min_frames": 2}, "mum-paper": {"min_frames": 24}},
+    # MuM's are those for MegaDepth, whose models are such; but models with fewer than 256 photos count
+    presets={
+        "mumdata": {"min_frames": 2, "cover": True},
+        "mum-paper": {"per_scene": 1000, "min_shared": 1, "min_frames": 24, "max_frames": 256},
+        "mum-released": {"rule": "topk", "per_scene": 1000, "min_shared": 0, "min_frames": 24, "max_frames": 256},
+    },
 )
 
 # folders that belong to a scene rather than being one

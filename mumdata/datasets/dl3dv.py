@@ -136,6 +136,7 @@ SPEC = Spec(
         "resolution. The number of frames is the one, in thousands, that MuM's table gives for images_8"
     ),
     known_bad=_KNOWN_BAD,
+    presets={"mumdata": {}, "mum-paper": {}, "mum-released": {}},
 )
 
 _BATCH = re.compile(r"\d+K")

@@ -23,6 +23,7 @@ SPEC = Spec(
     source="your own pictures",
     layouts=(Layout("folders", "any folder; every sub-folder with images is a scene", ()),),
     archives=("*.zip", "*.tar"),
+    presets={"mumdata": {}, "mum-paper": {}, "mum-released": {}},
 )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mumdata.datasets import Cameras, KnownBad, Layout, Scene, Spec, Stream
+from mumdata.datasets import Cameras, Depth, KnownBad, Layout, Scene, Spec, Stream
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
 from mumdata.tree import Tree
@@ -100,6 +100,8 @@ SPEC = Spec(
     counts="the public release by metadata_images_split_scene_v1.csv: 769 camera paths; train 59,543, val 7,386, test "
     "7,690 frames; cam_00 alone 43,619",
     known_bad=tuple(_doubts()),
+    # the released script takes cam_00 alone; here every camera path is a stream, and each gives its sequence
+    presets={"mumdata": {}, "mum-paper": {}, "mum-released": {}},
 )
 
 _SCENE = re.compile(r"ai_\d{3}_\d{3}")
@@ -208,6 +210,8 @@ def _stream(tree: Tree, group: str, place: _Place, name: str, released: tuple[in
         group,
         cameras=cameras,
         depth_paths=tuple(tree.find(f"{geometry}/frame.{i:04d}.depth_meters.hdf5") for i in ids),
+        depth=Depth("distance"),
+        ordered=True,
         bad={
             row: ("known_bad", f"not in the public release: {withheld[i]}")
             for row, i in enumerate(ids)

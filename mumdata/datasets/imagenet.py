@@ -100,6 +100,7 @@ SPEC = Spec(
         _odd("n02105855_2933", "a PNG with four channels under a JPEG's name"),
         *(_odd(stem, "a JPEG in CMYK") for stem in _CMYK.split()),
     ),
+    presets={"mumdata": {}, "mum-paper": {}, "mum-released": {}},
 )
 
 # images that lie directly in a split's folder have no class: everybody's test, and val without its table

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from mumdata.colmap import is_model
-from mumdata.datasets import KnownBad, Layout, Scene, Spec, Stream, natural_order
+from mumdata.datasets import Depth, KnownBad, Layout, Scene, Spec, Stream, natural_order
 from mumdata.datasets.reconstruction import model_stream
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
@@ -124,7 +125,15 @@ SPEC = Spec(
             for scene in _LOFTR_IGNORE.split()
         ),
     ),
-    presets={"mumdata": {"min_frames": 24}, "mum-paper": {"min_frames": 24}},
+    presets={
+        "mumdata": {"min_frames": 8, "cover": True},
+        # the paper: 1,000 chains a scene, of positive overlap. The lengths are inferred: 24 is the paper's least for
+        # MegaScenes and that of the released loader, 256 the length of the released sequences
+        "mum-paper": {"per_scene": 1000, "min_shared": 1, "min_frames": 24, "max_frames": 256},
+        # the released script takes an anchor and its 255 best neighbours, even where they share nothing, so that models
+        # with fewer photos give none
+        "mum-released": {"rule": "topk", "per_scene": 1000, "min_shared": 0, "min_frames": 256, "max_frames": 256},
+    },
     eval_scenes={
         **dict.fromkeys(("0015", "0022"), "megadepth-1500"),
         **dict.fromkeys(("0004", "0013", "0017", "0048"), "dkm-megadepth"),
@@ -178,17 +187,16 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
     eval_of = SPEC.eval_scenes.get(name)
     for folder in (f"{undistorted}/{part}" for part in _MODEL_PARTS if undistorted):
         if is_model(folder, tree):
-            return [
-                model_stream(
-                    tree,
-                    folder,
-                    "0",
-                    _below(f"{undistorted}/images"),
-                    group=name,
-                    eval_of=eval_of,
-                    depth_path_of=_depths(f"{dense}/dense0/depths" if dense else None),
-                )
-            ]
+            stream = model_stream(
+                tree,
+                folder,
+                "0",
+                _below(f"{undistorted}/images"),
+                group=name,
+                eval_of=eval_of,
+                depth_path_of=_depths(f"{dense}/dense0/depths" if dense else None),
+            )
+            return [replace(stream, depth=Depth("megadepth"))]
     streams = []
     photos = f"{sfm}/images" if sfm and tree.is_folder(f"{sfm}/images") else None
     numbers = tree.folders(f"{sfm}/sparse/manhattan") if sfm else []

@@ -44,7 +44,32 @@ SPEC = Spec(
     counts="81,638 scenes have 104,266 models, which register about 2 million photos; about 430,000 scenes and 9 "
     "million photos in all",
     copies_by_name=True,
-    presets={"mumdata": {"min_frames": 8}, "mum-paper": {"min_frames": 24}},
+    presets={
+        # real models hold 20 photos on average
+        "mumdata": {"min_frames": 8},
+        "mum-paper": {
+            "min_frames": 24,
+            # all others are inferred: the paper speaks of an IoU, of a score like CroCo's and of enough difference in
+            # viewpoint, without a figure; 0.1 and 10 degrees are those of the released functions
+            "metric": "iou",
+            "angle": "axis",
+            "min_metric": 0.1,
+            "min_angle_deg": 10.0,
+            "max_angle_deg": 90.0,
+            "min_shared": 30,
+        },
+        # the functions that are released, with their own defaults; the script itself never calls them
+        "mum-released": {
+            "min_frames": 3,
+            "metric": "overlap",
+            "angle": "rotation",
+            "min_metric": 0.1,
+            "min_angle_deg": 10.0,
+            "max_angle_deg": 180.0,
+            "min_shared": 1,
+            "keep_copies": True,
+        },
+    },
 )
 
 _THREE = re.compile(r"\d{3}")

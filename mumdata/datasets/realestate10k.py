@@ -76,6 +76,13 @@ SPEC = Spec(
     num_scenes=73_319,
     counts="clips that pixelSplat still found, 66,033 for training and 7,286 for testing; videos vanish: in 2025 "
     "somebody got 1,005 of 6,559 training videos",
+    presets={
+        "mumdata": {"chunk_size": 100},
+        "mum-paper": {"chunk_size": 100},
+        # the released script takes whole clips. It sorts their frames by name, which is not by time where the numbers
+        # of digits differ; that is a mistake, and here they are in the order of time
+        "mum-released": {"rule": "scene"},
+    },
 )
 
 _CLIP = re.compile(r"[0-9a-f]{16}")

@@ -30,13 +30,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mumdata.colmap import Model
-from mumdata.datasets import Layout, Scene, Spec, Stream, natural_order
+from mumdata.datasets import Depth, Layout, Scene, Spec, Stream, natural_order
 from mumdata.datasets.nerfstudio import (
     OLD_WORLD,
     Lens,
@@ -78,6 +78,7 @@ def _layout(name: str, shape: str, scene: str, others: Mapping[str, str]) -> Lay
             rf"{scene}/iphone/depth": "iPhone depth, unpacked by the toolkit",
             rf"{scene}/iphone/colmap/images\.txt": "models: iPhone poses, tracks",
             rf"{scene}/iphone/pose_intrinsic_imu\.json": "iPhone times, and poses by ARKit",
+            rf"{scene}/scans/mesh_aligned_0\.05\.ply": "mesh of the laser scan",
             **others,
         },
     )
@@ -107,6 +108,11 @@ SPEC = Spec(
         "second release: 856 scenes for training, 50 for validation, and two test lists, about 1,006 in all (the total "
         "is not verified); MuM's table gives 1,045 thousand DSLR pictures in the training part of their scenes"
     ),
+    presets={
+        "mumdata": {"chunk_size": 100},
+        "mum-paper": {"chunk_size": 100},
+        "mum-released": {"chunk_size": 100, "last_chunk": "released"},
+    },
 )
 
 _SCENE = re.compile(_ID)
@@ -129,6 +135,7 @@ _KINDS = (
 )
 _IS_BAD = "marked is_bad in nerfstudio/*.json"
 _VIDEOS = ("rgb.mkv", "rgb.mp4")
+_MESH = "scans/mesh_aligned_0.05.ply"
 _IPHONE_SIZE = (1920, 1440)  # of the video that the intrinsics of pose_intrinsic_imu.json belong to
 
 
@@ -155,9 +162,11 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
         streams.append(_dslr(tree, f"{place}/dslr", scene.scene, eval_of))
     if "iphone" in parts:
         streams.append(_iphone(tree, f"{place}/iphone", scene.scene, eval_of))
-    return streams or [
-        Stream(None, (), scene.scene, eval_of=eval_of, problem="empty", detail="neither dslr nor iphone")
-    ]
+    if not streams:
+        return [Stream(None, (), scene.scene, eval_of=eval_of, problem="empty", detail="neither dslr nor iphone")]
+    # both are aligned to the laser scan
+    mesh_path = tree.find(f"{place}/{_MESH}")
+    return [replace(stream, mesh_path=mesh_path) for stream in streams]
 
 
 def _splits(tree: Tree) -> dict[str, str]:
@@ -352,6 +361,8 @@ def _iphone(tree: Tree, folder: str, scene: str, eval_of: str | None) -> Stream:
         cameras=cameras_of([views.get(stem, View()) for stem in stems]) if views else None,
         timestamps_s=times if np.isfinite(times).any() else None,
         depth_paths=_beside(tree, f"{folder}/depth", stems),
+        depth=Depth("millimetres"),
+        ordered=True,
         mask_paths=_beside(tree, f"{folder}/rgb_masks", stems),
         eval_of=eval_of,
         bad={row: ("known_bad", _IS_BAD) for row, stem in enumerate(stems) if stem in bad},

@@ -75,6 +75,11 @@ SPEC = Spec(
             for scene in _DAMAGED_UNALIGNED
         ),
     ),
+    presets={
+        "mumdata": {"chunk_size": 100},
+        "mum-paper": {"chunk_size": 100},
+        "mum-released": {"chunk_size": 24, "last_chunk": "released"},
+    },
 )
 
 # stream and folder; the root itself may be a set, of which nothing tells which one it is

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mumdata.datasets import Cameras, KnownBad, Layout, Scene, Spec, Stream
+from mumdata.datasets import Cameras, Depth, KnownBad, Layout, Scene, Spec, Stream
 from mumdata.errors import LayoutError
 from mumdata.images import looks_like_image
 from mumdata.tree import Tree
@@ -72,7 +72,13 @@ SPEC = Spec(
         ),
         KnownBad("left out by loaders, which give no reason", "CUT3R's loader of WildRGB-D", "box/scene_257"),
     ),
-    presets={"mumdata": {}, "mum-paper": {"min_frames": 24}},
+    presets={
+        "mumdata": {},
+        # min_frames is inferred: the paper tells no least length, the released script keeps more than 23 frames. That
+        # one does not sort the frames; here they are in the order of time
+        "mum-paper": {"min_frames": 24},
+        "mum-released": {"min_frames": 24},
+    },
 )
 
 _SCENE = re.compile(r"scenes?_[0-9]+")
@@ -127,6 +133,8 @@ def read(tree: Tree, scene: Scene) -> list[Stream]:
             cameras=_cameras(numbers, calibration, poses),
             depth_paths=tuple(tree.find(f"{folder}/depth/{stem}.png") for stem in stems),
             mask_paths=tuple(tree.find(f"{folder}/masks/{stem}.png") for stem in stems),
+            depth=Depth("millimetres"),
+            ordered=True,
             eval_of=eval_of,
             # bad_lists before bad_model before no_model: without lists it is not known what is evaluated
             problem=min((problem for problem, _ in problems), default=None),

@@ -1,119 +1,109 @@
 """The rule `chain-overlap`: from a random anchor, always on to the frame that overlaps most (MuM, MegaDepth).
 
-In: a stream with shared points. Out: `per_scene` chains of positions, or none where the stream yields none.
+In: a stream with what its frames share. Out: `per_scene` chains of positions, or none where the stream yields none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from mumdata import rng
 from mumdata.covisibility import neighbours
-from mumdata.mining.stream import Options, Stream
+from mumdata.mining.candidates import Candidates, explain_links, linked
+from mumdata.mining.growth import ANCHOR_OPTIONS, CHAIN_OPTIONS, Growth, draws, explain_chains, from_anchors
+from mumdata.mining.options import Options
+from mumdata.mining.rule import Rule
+from mumdata.mining.stream import Stream
 
-__all__ = ["chain_overlap", "overlap_candidates", "walk"]
+__all__ = ["CHAIN_OVERLAP", "chain_overlap", "power"]
 
-_WINDOW = 16  # neighbours looked at in one go: mostly one of the best 16 is free
-_BATCH_BYTES = 1 << 26  # memory for the marks of what each chain of a batch has used
+_RULE = "chain-overlap"
+_FRACTION_BITS = 20  # of the exponent 1 / temperature: rounding it so changes a weight by less than 1e-5 of it
+_LARGEST = float(1 << 32)  # exponents beyond it leave nothing but the best
 
 
 def chain_overlap(stream: Stream, options: Options) -> list[np.ndarray]:
     """Mine chains by overlap; exactly `per_scene` of them wherever at least one anchor yields a chain.
 
     From its anchor a chain goes on to the unused usable frame that has the highest overlap current->other among those
-    that share at least max(1, min_shared) points with the current one (ties: the lower position). It ends at
-    `max_frames` (default 256) or where no such frame is left; below `min_frames` (default 24) it is dropped.
+    that share at least max(1, min_shared) points with the current one (where points are counted) and whose overlap
+    lies within min_overlap .. max_overlap; ties: the lower position. With a `temperature` the next frame is drawn
+    among these instead, with weight overlap^(1 / temperature). A chain ends at `max_frames` (default 256), where no
+    such frame is left, or where the bounds `anchor_overlap` and `min_mean_overlap` end it (see `Growth`); below
+    `min_frames` (default 24) it is dropped. For anchors, `per_scene` and `cover` see `from_anchors`.
 
-    Anchors are the usable frames in a random order, without replacement, so that no chain is emitted twice while
-    another anchor with a valid chain is left. When all of them have been emitted and `per_scene` is not reached, they
-    are emitted again, in a newly drawn order each time round: every scene that yields anything weighs the same.
-
-    Random words: key (seed, *stream.key, "chain-overlap"); round r over m usable frames sorts words r*m .. (r+1)*m-1.
-    Reads: seed, per_scene, min_shared, min_frames, max_frames.
+    Weights are relative to the best overlap of the current frame; 1 / temperature is taken to the nearest multiple of
+    2^-20. Where the weights of all that is left are too small for float64, the best follows.
     """
-    frames = stream.positions
-    if stream.pairs is None or len(frames) == 0 or options.per_scene == 0:
+    if stream.pairs is None or not stream.usable.any():
         return []
-    most = options.max_frames or 256
-    least = options.min_frames or 24
-    indptr, other = overlap_candidates(stream, options)
-    key = rng.key(options.seed, *stream.key, "chain-overlap")
-
-    def order(round_: int) -> np.ndarray:
-        return frames[np.argsort(rng.words(key, len(frames), start=round_ * len(frames)), kind="stable")]
-
-    chain_of: dict[int, np.ndarray] = {}  # anchor -> its chain, in the order of the first round
-    anchors = order(0)
-    batch = max(1, min(1024, _BATCH_BYTES // len(stream.usable)))
-    start = 0
-    while start < len(anchors) and len(chain_of) < options.per_scene:
-        some = anchors[start : start + min(batch, options.per_scene - len(chain_of))]
-        for anchor, chain in zip(some.tolist(), walk(some, indptr, other, most), strict=True):
-            if len(chain) >= least:
-                chain_of[anchor] = chain
-        start += len(some)
-    result = list(chain_of.values())
-    round_ = 1
-    while chain_of and len(result) < options.per_scene:
-        result += [chain_of[anchor] for anchor in order(round_).tolist() if anchor in chain_of]
-        round_ += 1
-    return result[: options.per_scene]
+    _, grow = _grower(stream, options)
+    return from_anchors(stream, options, _RULE, grow, redraws=options.temperature > 0)
 
 
-def overlap_candidates(stream: Stream, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Return the frames that may follow each frame, best first, as (indptr, other)."""
+def power(base: np.ndarray, exponent: float) -> np.ndarray:
+    """Return base^exponent for base in 0 .. 1, exponent > 0, with the same bits on every machine.
+
+    Only products and square roots, by the binary digits of the exponent: squares for the whole part, roots for the
+    fraction, which is rounded to 20 digits (the least exponent is 2^-20).
+    """
+    digits = max(1, round(min(exponent, _LARGEST) * (1 << _FRACTION_BITS)))
+    whole, fraction = divmod(digits, 1 << _FRACTION_BITS)
+    result, square, root = np.ones_like(base), base, base
+    while whole:
+        if whole & 1:
+            result = result * square
+        square, whole = square * square, whole >> 1
+    while fraction:
+        root, fraction = np.sqrt(root), fraction << 1
+        if fraction >> _FRACTION_BITS:
+            result = result * root
+            fraction -= 1 << _FRACTION_BITS
+    return result
+
+
+def _grower(stream: Stream, options: Options) -> tuple[Candidates, Callable[[int, int], np.ndarray]]:
     assert stream.pairs is not None
     graph = neighbours(stream.pairs)
-    row = graph.row
-    keep = stream.usable[graph.other] & stream.usable[row] & (graph.shared >= max(1, options.min_shared))
-    row, other, shared = row[keep], graph.other[keep], graph.shared[keep]
-    # The overlaps of one frame have one denominator: they are ordered, and tied, as the counts are.
-    best_first = np.lexsort((other, -shared.astype(np.int64), row))
-    indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.bincount(row, minlength=len(stream.usable)))])
-    return indptr, other[best_first]
+    kept = linked(stream, graph, options)
+    candidates = Candidates.of(graph, kept, graph.overlap[kept])
+    growth = Growth(stream, graph, candidates, options)
+    weight = _weights(candidates, options.temperature) if options.temperature > 0 else None
+
+    def grow(anchor: int, round_: int) -> np.ndarray:
+        if weight is None:
+            chain = growth.chain(anchor)
+        else:
+            steps = draws(stream, options, _RULE, round_, anchor, growth.most - 1)
+            chain = growth.chain(anchor, weight, steps)
+        growth.release(chain)
+        return chain
+
+    return candidates, grow
 
 
-def walk(anchors: np.ndarray, indptr: np.ndarray, other: np.ndarray, most: int) -> list[np.ndarray]:
-    """Grow the chains of several anchors in step: each goes on to the first candidate that it has not used.
-
-    `other[indptr[i] : indptr[i + 1]]` are the candidates after frame i, best first. Returns int32 arrays of at most
-    `most` positions, anchor first.
-    """
-    num = len(anchors)
-    used = np.zeros((num, len(indptr) - 1), dtype=bool)
-    used[np.arange(num), anchors] = True
-    current = np.asarray(anchors, dtype=np.int64)
-    steps = [current.astype(np.int32)]
-    length = np.ones(num, dtype=np.int64)
-    alive = np.arange(num)  # chains that still grow
-    while len(alive) and len(steps) < most:
-        following = _first_free(alive, current[alive], used, indptr, other)
-        alive, following = alive[following >= 0], following[following >= 0]
-        used[alive, following] = True
-        current[alive] = following
-        length[alive] += 1
-        steps.append(current.astype(np.int32))
-    chains = np.stack(steps, axis=1)
-    return [chains[row, : length[row]] for row in range(num)]
+def _weights(candidates: Candidates, temperature: float) -> np.ndarray:
+    filled = np.flatnonzero(np.diff(candidates.indptr))
+    if len(filled) == 0:
+        return candidates.score
+    best = np.zeros(len(candidates.indptr) - 1)
+    best[filled] = np.maximum.reduceat(candidates.score, candidates.indptr[filled])
+    return power(candidates.score / best[candidates.row], 1.0 / temperature)
 
 
-def _first_free(
-    chains: np.ndarray, current: np.ndarray, used: np.ndarray, indptr: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-    """Return for each chain the first candidate after its current frame that it has not used, or -1."""
-    result = np.full(len(chains), -1, dtype=np.int64)
-    pending = np.arange(len(chains))
-    low, width = indptr[current], _WINDOW
-    while len(pending):
-        end = indptr[current[pending] + 1]
-        window = low[pending, None] + np.arange(width)
-        inside = window < end[:, None]
-        candidate = other[np.where(inside, window, 0)] if len(other) else np.zeros(window.shape, dtype=np.int32)
-        free = inside & ~used[chains[pending, None], candidate]
-        first = np.argmax(free, axis=1)
-        found = free[np.arange(len(pending)), first]
-        result[pending[found]] = candidate[found, first[found]]
-        low[pending] += width
-        pending = pending[~found & (low[pending] < end)]
-        width *= 2
-    return result
+def _explain(stream: Stream, options: Options) -> str:
+    candidates, grow = _grower(stream, options)
+    if len(candidates.other) == 0:
+        return explain_links(stream, options)
+    return explain_chains(stream, options, candidates, lambda anchor: grow(anchor, 0))
+
+
+CHAIN_OVERLAP = Rule(
+    chain_overlap,
+    _explain,
+    uses=(*CHAIN_OPTIONS, *ANCHOR_OPTIONS, "cover", "temperature"),
+    needs="pairs",
+    min_frames=24,
+    max_frames=256,
+)

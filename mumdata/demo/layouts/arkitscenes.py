@@ -1,8 +1,8 @@
 """ARKitScenes in the demo: rooms filmed with a tablet that is held in each of the four ways.
 
 In: a seed and sizes. Out: a layout of the downloads `3dod`, `raw` and `upsampling`: pictures named by time, intrinsics
-a millisecond off, trajectories at 10 Hz for pictures at 10 and 60 Hz, a room in both folds, a video without poses, and
-files that are missing or no pictures.
+a millisecond off, trajectories at 10 Hz for pictures at 10 and 60 Hz, meshes of 3dod, a room in both folds, a video
+without poses, and files that are missing or no pictures.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from mumdata import rng
-from mumdata.demo.album import Album, Layout, Model, Picture, Sizes
+from mumdata.demo.album import Album, Layout, Model, Picture, Sizes, build_place
 from mumdata.demo.camera import Camera, Gauge, Matrix, Vector, look_at, matmul, quaternion, turn
 from mumdata.demo.shots import Shot, video
+from mumdata.demo.surface import mesh_ply
 
 __all__ = ["plan"]
 
@@ -166,6 +167,12 @@ def plan(seed: int, sizes: Sizes) -> Layout:
         "raw/metadata.csv": "video_id,visit_id,fold,sky_direction\n41000102,420002.0,Training,Up\n"
         "41000201,NA,Training,Up\n47334522,420009.0,Training,Up\n",
     }
+    for video_id, fold, place in (
+        ("41000101", "Training", "living_room"),
+        ("41000102", "Training", "kitchen"),
+        ("41000103", "Validation", "living_room"),
+    ):
+        texts[f"3dod/{fold}/{video_id}/{video_id}_3dod_mesh.ply"] = mesh_ply(build_place(place, seed), world)
     for _, more in parts:
         texts |= more
     return Layout(tuple(album for albums, _ in parts for album in albums), texts)

@@ -1,8 +1,8 @@
 """ScanNet++ in the demo: three rooms, one for each kind of split, photographed and two of them filmed.
 
 In: a seed and sizes. Out: a layout: undistorted DSLR pictures with the fisheye's COLMAP model as text, Nerfstudio's two
-files, lists of training and test pictures, iPhone frames with depth, and what goes wrong: a picture that left the
-lists, one that is marked bad, test pictures that are kept back, frames that the model does not register.
+files, lists of training and test pictures, iPhone frames with depth, the scan's mesh, and what goes wrong: a picture
+that left the lists, one that is marked bad, test pictures that are kept back, frames that the model does not register.
 
 No fisheye picture is rendered, so the fisheye's parameters are made up, and the model's keypoints lie where the
 undistorted pictures show their points.
@@ -23,6 +23,7 @@ from mumdata.demo.encode import encode_mask
 from mumdata.demo.layouts.dl3dv import opengl_pose
 from mumdata.demo.points import Cloud, sample_points
 from mumdata.demo.shots import Shot, video
+from mumdata.demo.surface import mesh_ply
 
 __all__ = ["plan"]
 
@@ -273,4 +274,6 @@ def plan(seed: int, sizes: Sizes) -> Layout:
             albums += part.albums
             texts |= part.texts
         texts[f"splits/{room.split}.txt"] = f"{scene}\n"
+        if not room.hidden:  # nvs_test was published without scans
+            texts[f"data/{scene}/scans/mesh_aligned_0.05.ply"] = mesh_ply(build_place(room.place, seed), place_gauge)
     return Layout(tuple(albums), texts)
