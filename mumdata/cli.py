@@ -172,6 +172,10 @@ def mine_sequences(
         int | None,
         typer.Option("--grid", help="depth, mesh: samples along a frame's longer side.", rich_help_panel=PAIRS),
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="depth, mesh: how far depths may differ, relative.", rich_help_panel=PAIRS),
+    ] = None,
     check_tracks: Annotated[
         bool,
         typer.Option("--check-tracks", help="Compare the files of a model, all keypoints.", rich_help_panel=PAIRS),
@@ -312,6 +316,7 @@ def mine_sequences(
         from_dir=from_dir,
         window=window,
         grid=grid,
+        tolerance=tolerance,
         check_tracks=check_tracks,
         again=again,
         pairs=pairs,
@@ -348,7 +353,7 @@ def mine_sequences(
     for stream, problem in list(found.problems.items())[:5]:
         print(textwrap.fill(f"note: {stream}: {problem}", 80, subsequent_indent="  "), file=sys.stderr)
     if len(found.problems) > 5:
-        print(f"note: and {len(found.problems) - 5:,} more streams without pairs", file=sys.stderr)
+        print(f"note: and {len(found.problems) - 5:,} more streams with such notes", file=sys.stderr)
     shares = "" if found.num_pairs is None else f", {found.num_pairs:,} pairs from {found.source}"
     distinct = "" if found.num_distinct == found.num_sequences else f" ({found.num_distinct:,} distinct)"
     print(f"{found.name}: {found.num_sequences:,} sequences{distinct} by {found.rule}{shares}")
@@ -399,15 +404,20 @@ def mix(
 @app.command()
 def stats(
     topic: Annotated[
-        str, typer.Argument(metavar="[TOPIC]", help="overview, scenes, statuses, quarantine or mix.")
+        str,
+        typer.Argument(metavar="[TOPIC]", help="overview, scenes, statuses, sequences, exposure, quarantine or mix."),
     ] = "overview",
     sql: Annotated[str | None, typer.Option("--sql", help="A DuckDB query over the views.")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the views drawn (sequences).")] = 0,
+    min_overlap: Annotated[
+        float, typer.Option("--min-overlap", help="Least overlap of two linked views (sequences).")
+    ] = 0.1,
     catalogs: Catalogs = DEFAULT_CATALOGS,
     format: Format = "table",
 ) -> None:
-    """Answer questions about the catalogs; views: frames, scenes, covisibility, sequences, quarantine, mix."""
-    from mumdata.stats import stale, stats
+    """Answer questions about the catalogs; views: frames, scenes, covisibility, sequences, mined, exposure, ..."""
+    from mumdata.stats import legend, sections, stale, stats
     from mumdata.tables import render
 
     for path in stale(catalogs, dataset):
@@ -416,15 +426,46 @@ def stats(
             f"run 'mumdata mine-sequences {path.parent.name}{_flag(catalogs)}'",
             file=sys.stderr,
         )
-    found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset)
+    found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset, seed=seed, min_overlap=min_overlap)
     below = None if sql is not None else {"scenes": "notes", "quarantine": "detail", "mix": "licence"}.get(topic)
-    print(render(found, format, below=below))
+    width = shutil.get_terminal_size((80, 24)).columns
+    if topic == "sequences" and sql is None and format == "table":
+        for heading, table in sections(found):
+            for number, line in enumerate(heading):
+                indent = "  " if number else ""
+                print(
+                    textwrap.fill(line, width, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False)
+                )
+            print(textwrap.indent(render(table, width=width - 2), "  ") + "\n")
+    else:
+        print(render(found, format, below=below))
+    if sql is None and format == "table" and (words := legend(topic, seed=seed, min_overlap=min_overlap)):
+        print(textwrap.fill(words, width))
     if topic == "overview" and sql is None and format == "table" and found["bad"].sum():
         print("\nbad frames, by status (each file with its reason: mumdata stats quarantine):")
         states = stats("statuses", catalogs=catalogs, dataset=dataset)
         for name, own in states[(states.kind == "frame") & (states.status != "ok")].groupby("dataset"):
             counts = zip(own["count"], own.status, strict=True)
             print(f"  {name}: " + ", ".join(f"{number:,} {status}" for number, status in counts))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The dataset.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write the files into.")],
+    format: Annotated[
+        str, typer.Option("--format", help="d2net: its matrices; pairs: a list of image pairs.")
+    ] = "d2net",
+    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
+    scene: Annotated[str | None, typer.Option("--scene", help="Only this scene.")] = None,
+    min_overlap: Annotated[float, typer.Option("--min-overlap", help="pairs: least overlap, either way.")] = 0.1,
+    catalogs: Catalogs = DEFAULT_CATALOGS,
+) -> None:
+    """Write what frames share for other tools: a file for each scene and stream."""
+    from mumdata.export import export
+
+    paths = export(name, format=format, out=out, catalogs=catalogs, split=split, scene=scene, min_overlap=min_overlap)
+    print(f"{name}: {len(paths):,} file{'' if len(paths) == 1 else 's'} in {out}, the first: {paths[0]}")
 
 
 @app.command()

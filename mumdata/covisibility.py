@@ -51,6 +51,7 @@ class Pairs:
     triangulation_cos: np.ndarray | None = None  # float64 [k], cosine of the median angle at the shared points
     scale_ratio: np.ndarray | None = None  # float32 [k], D2-Net's
     source: str = "tracks"
+    notes: tuple[str, ...] = ()  # on frames that the source could not use
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,6 +278,7 @@ def _measure_shared(
 
     num = len(tracks.indptr) - 1
     triangulation, scale = np.empty(len(a)), np.empty(len(a), np.float32)
+    chord, spare = np.empty(most_items), np.empty(int(shared.max(initial=0)) + 32)
     kernels.measure_shared(
         tracks.indptr,
         tracks.point,
@@ -289,8 +291,10 @@ def _measure_shared(
         shared,
         np.empty(num, np.int64),
         np.empty(num),
-        np.empty(most_items + 1),
-        np.empty(int(shared.max(initial=0)) + 1),
+        chord,
+        chord.view(np.int64),
+        spare,
+        spare.view(np.int64),
         triangulation,
         scale,
     )

@@ -159,7 +159,7 @@ def _shifted(table: pa.Table, names: tuple[str, ...], shift: int) -> pa.Table:
 def _pairs(
     job: Job, task: StreamTask, frames: pa.Table, stream: known.Stream | None
 ) -> tuple[Pairs | None, str | None, tuple[int, int]]:
-    """Return the pairs of a stream, or why there are none, and the bytes read and there."""
+    """Return the pairs of a stream, what went wrong in finding them, and the bytes read and there."""
     if stream is None or not _same_paths(stream.paths, frames.column("path").to_pylist()):
         what = "/".join(part for part in task.key if part)
         raise CatalogError(
@@ -173,7 +173,10 @@ def _pairs(
     except MumError as error:
         root = str(job.tree.root) if job.tree else ""
         return None, str(error).replace(f"{root}/", ""), num_bytes
-    return _as_stored(pairs), None, num_bytes
+    if pairs is None or not pairs.notes:
+        return _as_stored(pairs), None, num_bytes
+    more = f"; and {len(pairs.notes) - 1} more" if len(pairs.notes) > 1 else ""
+    return _as_stored(pairs), pairs.notes[0] + more, num_bytes
 
 
 def _as_stored(pairs: Pairs | None) -> Pairs | None:
@@ -213,7 +216,7 @@ def _mine(
 ) -> tuple[Summary, pa.Table | None]:
     summary = _with_pairs(Summary(), pairs)
     reason = task.skip or _why_evaluated(job, frames)
-    if reason is None and problem is not None and RULES[job.rule].needs == "pairs":
+    if reason is None and pairs is None and problem is not None and RULES[job.rule].needs == "pairs":
         reason = problem
     if reason is not None:
         return replace(summary, reason=reason), None

@@ -42,7 +42,7 @@ class Summary:
     bytes_read: int = 0  # of the files that tell what frames share
     bytes_total: int = 0
     reason: str | None = None
-    problem: str | None = None  # why nothing is known of what the frames share, though it was asked for
+    problem: str | None = None  # what went wrong in finding what the frames share
 
 
 @dataclass(frozen=True)

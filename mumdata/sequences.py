@@ -69,7 +69,7 @@ class Mined:
     num_kept: int = 0  # streams that were taken from an earlier run as they were
     bytes_read: int = 0
     bytes_total: int = 0
-    problems: dict[str, str] = field(default_factory=dict)  # stream -> why nothing is known of what its frames share
+    problems: dict[str, str] = field(default_factory=dict)  # stream -> what went wrong in finding what its frames share
     notes: tuple[str, ...] = ()
 
 
@@ -84,6 +84,7 @@ def mine_sequences(
     from_dir: Path | None = None,
     window: int | None = None,
     grid: int | None = None,
+    tolerance: float | None = None,
     check_tracks: bool = False,
     again: bool = False,
     pairs: Path | None = None,
@@ -121,8 +122,8 @@ def mine_sequences(
     other tools in `from_dir`: `d2net`, `dkm`. It defaults to what covisibility.parquet was made from, else to tracks
     where the rule needs pairs; rules that need none (chunks, whole scenes) compute them only where `source` is given,
     and their sequences then carry overlaps, too. A covisibility.parquet of the same frames is taken as it is, without
-    touching models, unless `again`. `window` and `grid` are for depth and mesh, `check_tracks` compares the files of a
-    model keypoint by keypoint, `pairs` is a list of pairs for the rule `pair`.
+    touching models, unless `again`. `window`, `grid` and `tolerance` are for depth and mesh, `check_tracks` compares
+    the files of a model keypoint by keypoint, `pairs` is a list of pairs for the rule `pair`.
 
     `split` defaults to `train` where the dataset has splits. Evaluation scenes are left out unless
     `allow_eval_scenes`; frames whose files are missing unless `allow_missing` (to choose what to download); copies of
@@ -165,7 +166,7 @@ def mine_sequences(
     if keep_copies is None:
         keep_copies = bool(from_preset.get("keep_copies", False))
     streams = _Streams(folder, digest, split, allow_eval_scenes)
-    origin = _origin(name, folder, digest, rule, source, from_dir, window, grid, check_tracks, again, pairs)
+    origin = _origin(name, folder, digest, rule, source, from_dir, window, grid, tolerance, check_tracks, again, pairs)
     listed = listed_pairs(pairs, *streams.paths(frames_path)) if pairs is not None else None
     made_by: dict[str, Any] = {key: value for key, value in parameters(rule, options).items() if key != "seed"}
     made_by |= {"rule": rule, "split": streams.split, "preset": preset if from_preset is not _NO_PRESET else None}
@@ -310,6 +311,7 @@ def _origin(
     from_dir: Path | None,
     window: int | None,
     grid: int | None,
+    tolerance: float | None,
     check_tracks: bool,
     again: bool,
     pairs: Path | None,
@@ -332,6 +334,7 @@ def _origin(
         for flag, value in (
             ("--window", window),
             ("--grid", grid),
+            ("--tolerance", tolerance),
             ("--from-dir", from_dir),
             ("--check-tracks", check_tracks),
         ):
@@ -342,6 +345,7 @@ def _origin(
     for flag, key, value in (
         ("--window", "window", window),
         ("--grid", "grid", grid),
+        ("--tolerance", "tolerance", tolerance),
         ("--from-dir", "files", from_dir),
     ):
         if value is not None and key not in uses:
@@ -349,7 +353,13 @@ def _origin(
     if check_tracks and source != "tracks":
         raise ConfigError(f"--check-tracks has no meaning for --from {source}")
     same = there is not None and there.get("source") == source
-    values = {"window": window, "grid": grid, "files": from_dir, "check_tracks": check_tracks or None}
+    values = {
+        "window": window,
+        "grid": grid,
+        "tolerance": tolerance,
+        "files": from_dir,
+        "check_tracks": check_tracks or None,
+    }
     wanted: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
     if same and there is not None:
         wanted = {key: value for key, value in there.items() if key in uses} | wanted

@@ -521,6 +521,8 @@ def test_keypoints_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     others = total - len(images)
     assert mapped.bytes_read == others + 8 + 8 * (4 + 56 + 4 + 8) + names
     assert read_model(folder, check_tracks=True).bytes_read == total
+    monkeypatch.setattr(colmap_binary, "_SPARSE", 0)  # the system is told not to read ahead
+    assert_equal_models(read_model(folder), expected)
     broken, position = bytearray(images), 8
     for name in expected.names:
         position += 64 + len(name) + 1

@@ -198,8 +198,8 @@ def angle(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def assert_angle(cos: float, degrees: float) -> None:
-    assert abs(cos - math.cos(math.radians(degrees))) < 1e-15
-    if 0.01 < degrees < 179.99:  # where a cosine tells angles well enough
+    assert abs(cos - math.cos(math.radians(degrees))) < 4e-15
+    if 0.1 < degrees < 179.9:  # where a cosine tells angles well enough
         assert abs(math.degrees(math.acos(cos)) - degrees) < 1e-9
 
 
@@ -295,7 +295,7 @@ def test_median_of_many_angles(num_points: int) -> None:
         assert_angle(float(pairs.triangulation_cos[k]), median)  # type: ignore[index]
 
 
-VALUES = st.one_of(st.floats(0, 4), st.sampled_from([0.0, 0.5, 1.0, 4.0]))
+VALUES = st.one_of(st.floats(0, 4).map(abs), st.sampled_from([0.0, 0.5, 1.0, 4.0, 5e-324]))
 
 
 @given(st.one_of(st.lists(VALUES, min_size=1, max_size=90), st.integers(1, 700)), st.integers(0, 3), st.booleans())
@@ -305,11 +305,9 @@ def test_middle_values_equal_those_of_sorting(source: list[float] | int, begin: 
         random = np.random.default_rng(source)
         source = (random.integers(0, 6, source) if ties else random.random(source)).astype(float).tolist()
     ordered, num = sorted(source), len(source)
-    v = np.array([-1.0] * begin + source + [-1.0])
-    found = kernels.middle(v, begin, begin + num, np.empty(num))
-    assert found == (ordered[(num - 1) // 2], ordered[num // 2])
-    assert v[:begin].tolist() == [-1.0] * begin
-    assert v[-1] == -1.0
+    bits = np.array([0.0] * begin + source + [0.0]).view(np.int64)
+    found = np.array(kernels.middle(bits, begin, begin + num, np.empty(num + 31, np.int64))).view(np.float64)
+    assert found.tolist() == [ordered[(num - 1) // 2], ordered[num // 2]]
 
 
 @pytest.mark.parametrize("degrees", [1e-3, 1e-2, 1.0, 90.0, 179.0, 180.0])

@@ -770,9 +770,9 @@ def test_explanations_name_the_reason() -> None:
         assert explain(stream, loose, rule) == (
             "no frame has more than 2 others, at least 3 needed" if rule == "topk" else longest
         )
-        assert "no 3D points" in explain(replace(stream, pairs=None), loose, rule)
+        assert "no model" in explain(replace(stream, pairs=None), loose, rule)
         apart = replace(stream, usable=np.array([True, False, True, True, True]))
-        assert explain(apart, loose, rule) == "no two usable frames share a 3D point"
+        assert explain(apart, loose, rule) == "no two usable frames share anything"
     assert explain(stream, replace(loose, min_mean_overlap=0.6), "chain-overlap").startswith("longest chain has 2")
     assert explain(stream, replace(loose, min_frames=3, per_scene=1, seed=2), "topk").startswith("none of 1 tries")
     assert "iou >= 0.9 and an axis angle of 10 to 90" in explain(

@@ -165,10 +165,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Scene]:
 # and the root mean square. The demo's sensors have no noise, so that with a sensor's tolerance what lies closely behind
 # something is counted; so it is, whatever the tolerance, where things are thin as seen from afar (the last four).
 DEPTH_SCENES = [
-    ("hypersim", "ai_001_001/cam_00.npz", 4, None, 0.025, 0.005),
-    ("hypersim", "ai_002_004/cam_00.npz", 1, None, 0.025, 0.009),
-    ("hypersim", "ai_001_001/cam_00.npz", 4, 0.02, 0.02, 0.005),
-    ("hypersim", "ai_002_004/cam_00.npz", 1, 0.02, 0.02, 0.009),
+    ("hypersim", "ai_001_001/cam_00.npz", 4, None, 0.02, 0.005),
+    ("hypersim", "ai_002_004/cam_00.npz", 1, None, 0.02, 0.009),
     ("co3d", "110_13051_23361/0.npz", 3, None, 0.02, 0.005),
     ("co3d", "247_26445_52700/0.npz", 1, None, 0.02, 0.009),
     ("wildrgbd", "ball/scene_000.npz", 3, 0.02, 0.02, 0.005),
@@ -562,7 +560,7 @@ def test_a_lens_sees_of_a_wall_what_projection_puts_into_its_picture(model: str)
         u, _ = lens_of(model, DISTORTION[model]).rays((pixels[:, 0] - 32) / 36, (pixels[:, 1] - 24) / 36)
         inside = ((pixels >= 0) & (pixels < (64, 48))).all(axis=1)
         inside &= np.abs(u - (points[:, 0] + cameras.cam_from_world[b, 0, 3]) / 2) < 1e-6
-        assert 0.2 < inside.mean() < 0.97
+        assert 0.1 < inside.mean() < 0.97
         assert overlap[0, b] == np.float32(inside.mean())
 
 
@@ -838,7 +836,7 @@ def test_a_mesh_is_read_in_all_formats(form: str, wide: bool) -> None:
         (ply("binary_big_endian").replace(b"element vertex 8", b"element vertex 999999999999"), "cut off"),
         (ply("binary_little_endian")[:200], "does not begin"),
         (ply("binary_little_endian")[:-30], "cut off"),
-        (ply("binary_little_endian", triangles=SIDES + 5), "names a vertex outside 0 .. 7"),
+        (ply("binary_little_endian", triangles=SIDES + 1), "names a vertex outside 0 .. 7"),
         (ply("ascii", triangles=SIDES - 1), "names a vertex outside 0 .. 7"),
         (ply("binary_little_endian", vertices=CUBE * np.nan), "lies nowhere"),
         (ply("ascii").replace(b"\n3 0 1 3", b"\n4 0 1 3"), "triangles"),

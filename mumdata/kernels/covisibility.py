@@ -25,8 +25,7 @@ __all__ = [
     "measure_sequences",
 ]
 
-_FEW = 8  # from so few values on the middle ones are found by comparing all with all
-_NINE = 64  # from so many values on the pivot is the median of three medians
+_MOST = (1 << 63) - 1  # int64: higher than the bits of any number
 
 
 @jit
@@ -139,14 +138,31 @@ def _clip(value):  # type: ignore[no-untyped-def]
 
 @jit
 def measure_shared(  # type: ignore[no-untyped-def]
-    indptr, point, span, track, points, camera, pair_ptr, b, shared, place, ratio, chord, spare, triangulation, scale
+    indptr,
+    point,
+    span,
+    track,
+    points,
+    camera,
+    pair_ptr,
+    b,
+    shared,
+    place,
+    ratio,
+    chord,
+    chord_bits,
+    spare,
+    spare_bits,
+    triangulation,
+    scale,
 ):
     """Fill the cosine of the median triangulation angle, and the lowest ratio of scales, of every pair.
 
     `span` as `count_shared` leaves it; it is used up. `points` float64 [p, 3] in the world; `camera` float64 [n, 8] is
     the centre in the world, the third row of cam_from_world, and the focal length: positive, or NaN. Rows of pairs are
     pair_ptr[i] : pair_ptr[i + 1], with `b` and `shared` int32 [k]. Scratch: `place` int64 [n], `ratio` float64 [n],
-    `chord` float64 [items of the largest row], `spare` float64 [largest count of `shared`].
+    `chord` float64 [items of the largest row], `spare` float64 [largest count of `shared`, rounded up to 32s], and the
+    same memory as int64.
 
     Angles are held as squared chords, |u - v|^2 = 2 - 2 cos, which rise with the angle and keep small ones exact.
     """
@@ -185,7 +201,7 @@ def measure_shared(  # type: ignore[no-untyped-def]
         begin = 0
         for k in range(first_pair, end_pair):
             j = b[k]
-            triangulation[k] = _cos_of_median(chord, begin, place[j], spare)
+            triangulation[k] = _cos_of_median(chord_bits, begin, place[j], spare, spare_bits)
             scale[k] = ratio[j] if ratio[j] < np.inf else np.nan
             begin += shared[k]
 
@@ -198,16 +214,16 @@ def _inverse_length(x, y, z):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _cos_of_median(chord, begin, end, spare):  # type: ignore[no-untyped-def]
-    """Return the cosine of the median of angles given by squared chords chord[begin:end], which are used up."""
+def _cos_of_median(chord_bits, begin, end, spare, spare_bits):  # type: ignore[no-untyped-def]
+    """Return the cosine of the median of the angles that the squared chords `begin` to `end` stand for."""
     if begin == end:
         return np.nan
-    low, high = middle(chord, begin, end, spare)
-    low, high = min(low, 4.0), min(high, 4.0)
+    spare_bits[0], spare_bits[1] = middle(chord_bits, begin, end, spare_bits)
+    low, high = min(spare[0], 4.0), min(spare[1], 4.0)
     if low == high:
         return 1.0 - 0.5 * low
-    # half of angle x has sine sqrt(x / 4) and cosine sqrt(1 - x / 4); what follows is 1 - (cos cos - sin sin) of the
-    # two halves, written without the difference of two numbers near 1
+    # half of angle x has sine sqrt(x / 4) and cosine sqrt(1 - x / 4), x being the squared chord; what follows is
+    # 1 - (cos cos - sin sin) of the two halves, written without the difference of two numbers near 1
     root = np.sqrt((1.0 - 0.25 * low) * (1.0 - 0.25 * high))
     less = (0.25 * (low + high) - 0.0625 * low * high) / (1.0 + root) + 0.25 * np.sqrt(low * high)
     return max(1.0 - less, -1.0)
@@ -215,96 +231,39 @@ def _cos_of_median(chord, begin, end, spare):  # type: ignore[no-untyped-def]
 
 @jit
 def middle(v, begin, end, spare):  # type: ignore[no-untyped-def]
-    """Return the values of rank (n - 1) // 2 and n // 2 of v[begin:end], n >= 1; both arrays are used up.
+    """Return the values of rank (n - 1) // 2 and n // 2 of v[begin:end], int64, all >= 0, n >= 1.
 
-    Quickselect whose partitions write every value to both ends of the free part, without a branch to mispredict.
+    Bits of floats that are not negative rise as the floats do, and whole numbers are compared, counted and reduced many
+    at a time, without a branch to mispredict: halving the range between two of the values until nothing lies inside
+    takes less time than parting the values, as quickselect does. `spare` int64 has room for n rounded up to 32s.
     """
     num = end - begin
     low, high = (num - 1) // 2, num // 2
-    while True:
-        num = end - begin
-        if num <= _FEW:
-            return _middle_of_few(v, begin, end, low, high)
-        pivot = _pivot(v, begin, end)
-        left = _partition(v, begin, end, spare, pivot, False)
-        if left == 0:  # the pivot is the lowest value: part those equal to it
-            left = _partition(v, begin, end, spare, pivot, True)
-            if low < left:
-                return pivot, pivot if high < left else _lowest(spare, left, num)
-        elif low < left and high >= left:
-            return _highest(spare, 0, left), _lowest(spare, left, num)
-        if high < left:
-            end = begin + left
-            for k in range(left):
-                v[begin + k] = spare[k]
+    first, last = v[begin], v[begin]
+    for k in range(num):
+        value = v[begin + k]
+        spare[k] = value
+        first = min(first, value)
+        last = max(last, value)
+    padded = (num + 31) // 32 * 32  # a whole number of vectors: no slow rest
+    for k in range(num, padded):
+        spare[k] = _MOST
+    while first < last:  # both ranks are between values `first` and `last`
+        half = first + (last - first) // 2
+        count, below, above = 0, first, last
+        for k in range(padded):
+            value = spare[k]
+            inside = value <= half
+            count += inside
+            below = max(below, value if inside else first)
+            above = min(above, last if inside else value)
+        if count > high:
+            last = below
+        elif count <= low:
+            first = above
         else:
-            low, high = low - left, high - left
-            for k in range(left, num):
-                v[begin + k] = spare[k]
-            begin += left
-
-
-@jit
-def _partition(v, begin, end, spare, pivot, equal):  # type: ignore[no-untyped-def]
-    """Put the values below the pivot (or equal to it, if told so) in front; return how many. Fills `spare` from 0."""
-    left, right = 0, end - begin
-    for k in range(begin, end):
-        value = v[k]
-        spare[left] = value
-        spare[right - 1] = value
-        front = (value < pivot) | (equal & (value == pivot))
-        left += front
-        right -= 1 - front
-    return left
-
-
-@jit
-def _middle_of_few(v, begin, end, low, high):  # type: ignore[no-untyped-def]
-    """Return the values of two ranks of v[begin:end] by counting for each value how many are lower."""
-    first, second = v[begin], v[begin]
-    for i in range(begin, end):
-        value = v[i]
-        lower, not_higher = 0, 0
-        for j in range(begin, end):
-            lower += v[j] < value
-            not_higher += v[j] <= value
-        first = value if (lower <= low) & (low < not_higher) else first
-        second = value if (lower <= high) & (high < not_higher) else second
-    return first, second
-
-
-@jit
-def _pivot(v, begin, end):  # type: ignore[no-untyped-def]
-    num = end - begin
-    if num < _NINE:
-        return _median_of_three(v[begin], v[begin + num // 2], v[end - 1])
-    step = num // 8
-    return _median_of_three(
-        _median_of_three(v[begin], v[begin + step], v[begin + 2 * step]),
-        _median_of_three(v[begin + 3 * step], v[begin + 4 * step], v[begin + 5 * step]),
-        _median_of_three(v[begin + 6 * step], v[begin + 7 * step], v[end - 1]),
-    )
-
-
-@jit
-def _median_of_three(x, y, z):  # type: ignore[no-untyped-def]
-    return max(min(x, y), min(max(x, y), z))
-
-
-@jit
-def _highest(v, begin, end):  # type: ignore[no-untyped-def]
-    value = v[begin]
-    for k in range(begin + 1, end):
-        value = max(value, v[k])
-    return value
-
-
-@jit
-def _lowest(v, begin, end):  # type: ignore[no-untyped-def]
-    value = v[begin]
-    for k in range(begin + 1, end):
-        value = min(value, v[k])
-    return value
+            return below, above
+    return first, first
 
 
 @jit

@@ -59,13 +59,14 @@ def explain_nothing(stream: Stream, options: Options, rule: str) -> str:
         return "it has no frames"
     if num_usable == 0:
         return f"no frame is usable (of {num})"
+    needs_pairs = found.needs == "pairs" and stream.listed is None
+    if needs_pairs and stream.pairs is None:
+        return "no model tells what its frames share"
     if num_usable < least:
         return f"{num_usable} usable frame{'' if num_usable == 1 else 's'}, at least {least} needed"
-    if found.needs == "pairs" and stream.listed is None:
-        if stream.pairs is None:
-            return "nothing is known of what its frames share (no 3D points)"
-        if not (stream.usable[stream.pairs.a] & stream.usable[stream.pairs.b]).any():
-            return "no two usable frames share a 3D point"
+    pairs = stream.pairs if needs_pairs else None
+    if pairs is not None and not (stream.usable[pairs.a] & stream.usable[pairs.b]).any():
+        return "no two usable frames share anything"
     return found.explain(stream, filled)
 
 

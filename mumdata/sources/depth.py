@@ -7,6 +7,8 @@ Depth maps are taken to show the same view as their frames, whatever their sizes
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mumdata.covisibility import Pairs
 from mumdata.datasets import Stream
 from mumdata.sources.depth_files import DepthMap, read_depth
@@ -17,7 +19,7 @@ from mumdata.tree import Tree
 __all__ = ["DEPTH", "depth", "depth_and_notes"]
 
 # by form, where none is given: rendered depth, the points that many photos agree on, and what a phone's sensor measures
-_TOLERANCES = {"distance": 0.01, "pfm": 0.01, "float16-bits": 0.02, "megadepth": 0.02, "millimetres": 0.05}
+_TOLERANCES = {"distance": 0.02, "pfm": 0.01, "float16-bits": 0.02, "megadepth": 0.02, "millimetres": 0.05}
 
 
 def depth_and_notes(
@@ -46,7 +48,8 @@ def depth_and_notes(
 
 def depth(tree: Tree, key: tuple[str | None, ...], stream: Stream, options: SourceOptions) -> Pairs | None:
     """Return the pairs by the stream's depth maps; see `depth_and_notes`."""
-    return depth_and_notes(tree, stream, options)[0]
+    pairs, notes = depth_and_notes(tree, stream, options)
+    return None if pairs is None else replace(pairs, notes=notes)
 
 
 DEPTH = Source(depth, ("window", "grid", "tolerance"))

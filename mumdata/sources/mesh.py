@@ -8,6 +8,7 @@ The rays are cast by Open3D in float32; the last digit of a depth may differ bet
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def mesh_and_notes(
 
 def mesh(tree: Tree, key: tuple[str | None, ...], stream: Stream, options: SourceOptions) -> Pairs | None:
     """Return the pairs by the stream's mesh; see `mesh_and_notes`."""
-    return mesh_and_notes(tree, stream, options)[0]
+    pairs, notes = mesh_and_notes(tree, stream, options)
+    return None if pairs is None else replace(pairs, notes=notes)
 
 
 class _Caster:
