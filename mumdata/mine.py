@@ -171,12 +171,19 @@ def _pairs(
     try:
         pairs = SOURCES[job.source].pairs(job.tree, (job.name, *task.key), stream, job.source_options)  # type: ignore[arg-type]
     except MumError as error:
-        root = str(job.tree.root) if job.tree else ""
-        return None, str(error).replace(f"{root}/", ""), num_bytes
+        return None, _without_places(job, str(error)), num_bytes
     if pairs is None or not pairs.notes:
         return _as_stored(pairs), None, num_bytes
     more = f"; and {len(pairs.notes) - 1} more" if len(pairs.notes) > 1 else ""
     return _as_stored(pairs), pairs.notes[0] + more, num_bytes
+
+
+def _without_places(job: Job, message: str) -> str:
+    # catalogs speak of paths relative to where the user said, so that the same data gives the same catalog anywhere
+    for place in (job.tree.root if job.tree else None, job.source_options.files):
+        if place is not None:
+            message = message.replace(f"{place}/", "").replace(f"{place.absolute()}/", "")
+    return message
 
 
 def _as_stored(pairs: Pairs | None) -> Pairs | None:

@@ -199,6 +199,22 @@ def test_recovered_counts_are_those_of_the_tracks(tmp_path: Path) -> None:
         assert getattr(pairs, name).tolist() == getattr(truth, name).tolist()
 
 
+def test_images_and_frames_that_do_not_meet_are_counted(tmp_path: Path) -> None:
+    scene = Scene(4)
+    scene.usable[:] = True
+    values = scene.matrices()
+    for usable, order, told in (
+        ([], list(range(7)), ()),
+        ([], [0, 2, 5], ("0015.npz: 4 of its 7 images are no frames here; 0 frames are not in it",)),
+        ([1], [1, 2, 5], ("0015.npz: 4 of its 6 images are no frames here; 1 frames are not in it",)),
+    ):
+        values["image_paths"][usable] = None
+        write(tmp_path, values)
+        pairs = read("d2net", tmp_path, scene.stream(order))
+        assert pairs is not None
+        assert pairs.notes == told
+
+
 def change(values: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (values | changes).items() if value is not None}
 

@@ -254,7 +254,17 @@ def _pairs(
         axis_cos=None if poses is None else geometry.axis_cos(poses, a, b),
         scale_ratio=_scale_ratio(values, row[a], row[b], len(images), path),
         source=source,
+        notes=_notes(images, position, num, path),
     )
+
+
+def _notes(images: list[str | None], position: np.ndarray, num_frames: int, path: Path) -> tuple[str, ...]:
+    # the file's name alone: a catalog tells no folder of one machine
+    num_images, num_found = sum(image is not None for image in images), int(np.count_nonzero(position >= 0))
+    if num_images == num_found == num_frames:
+        return ()
+    strange, without = num_images - num_found, num_frames - num_found
+    return (f"{path.name}: {strange} of its {num_images} images are no frames here; {without} frames are not in it",)
 
 
 def _both_ways(
