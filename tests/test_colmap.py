@@ -597,6 +597,7 @@ BROKEN_RIGS = {
     "too few sensors": ("rigs", "1 2 CAMERA", "1 3 CAMERA", r"rigs\.txt, line 2: expected RIG_ID"),
     "pose of a sensor cut short": ("rigs", " 1 2 3\n", " 1 2\n", r"rigs\.txt, line 2"),
     "pose that is neither there nor not": ("rigs", "CAMERA 2 1", "CAMERA 2 2", r"rigs\.txt, line 2"),
+    "no pose, said oddly": ("rigs", "4 1 CAMERA 1", "4 2 CAMERA 1 CAMERA 2 7", r"rigs\.txt, line 3"),
     "rig without its sensors": ("rigs", "4 1 CAMERA 1", "4 1", r"rigs\.txt, line 3"),
     "rig id below zero": ("rigs", "4 1 CAMERA 1", "-4 1 CAMERA 1", r"rigs\.txt, line 3"),
     "moved sensor": ("rigs", " 1 2 3\n", " 1 2.001 3\n", r"image 3 is not where frame 9 of frames\.txt"),

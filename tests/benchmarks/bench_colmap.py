@@ -28,7 +28,7 @@ from mumdata.errors import ModelError
 def write_model(
     folder: Path, num_images: int, num_keypoints: int, num_points: int, track_length: int, seed: int = 0
 ) -> Path:
-    """Write a binary model: a camera an image, tracks of the same length over images drawn at random, near one another."""
+    """Write a binary model: a camera an image, tracks of one length over random images near one another."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     with open(folder / "cameras.bin", "wb") as file:
