@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mumdata import colmap, colmap_binary, colmap_tracks
 from mumdata.colmap import Model, is_model, read_model
+from mumdata.colmap import binary as colmap_binary
+from mumdata.colmap import model as colmap
+from mumdata.colmap import tracks as colmap_tracks
 from mumdata.errors import ModelError
 from mumdata.geometry import (
     CAMERA_MODELS,

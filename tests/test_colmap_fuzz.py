@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mumdata import colmap, colmap_binary
 from mumdata.colmap import Model, read_model
+from mumdata.colmap import binary as colmap_binary
+from mumdata.colmap import model as colmap
 from mumdata.errors import ModelError
 
 PARTS = ("cameras", "images", "points3D", "rigs", "frames")

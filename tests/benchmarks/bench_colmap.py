@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from mumdata import colmap_binary
+from mumdata.colmap import binary as colmap_binary
 from mumdata.colmap import is_model, read_model
 from mumdata.errors import ModelError
 

@@ -1,6 +1,6 @@
 """What COLMAP's files hold, whether binary or text: cameras, images, tracks, rigs and frames.
 
-In: nothing but numbers and names. Out: the records that `mumdata.colmap_binary` and `mumdata.colmap_text` fill in and
+In: nothing but numbers and names. Out: the records that `mumdata.colmap.binary` and `mumdata.colmap.text` fill in and
 `mumdata.colmap` puts together. Each speaks of one file, every number in it checked against that file; what the files
 say about each other is not checked yet.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mumdata.colmap_records import CAMERA_SENSOR, Camera, Frames, Images, Rigs, file_name
+from mumdata.colmap.records import CAMERA_SENSOR, Camera, Frames, Images, Rigs, file_name
 from mumdata.errors import ModelError
 from mumdata.geometry import rotation_from_quaternion
 

@@ -11,7 +11,7 @@ import struct
 
 import numpy as np
 
-from mumdata.colmap_records import (
+from mumdata.colmap.records import (
     REFERENCE_POSE,
     Camera,
     Data,

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mumdata import colmap_binary, colmap_text
-from mumdata.colmap_records import Camera, Data, Images
-from mumdata.colmap_rigs import place_images
-from mumdata.colmap_tracks import compare_keypoints, distinct_observations, place_elements, refuse_repeats
+from mumdata.colmap import binary as binary_form
+from mumdata.colmap import text as text_form
+from mumdata.colmap.records import Camera, Data, Images
+from mumdata.colmap.rigs import place_images
+from mumdata.colmap.tracks import compare_keypoints, distinct_observations, place_elements, refuse_repeats
 from mumdata.errors import LayoutError, ModelError
 from mumdata.geometry import rotation_from_quaternion
 from mumdata.tree import Tree
@@ -119,7 +120,7 @@ def _incomplete(shown: str, files: list[str]) -> ModelError:
 
 def _model(folder: str, paths: list[str], data: list[Data], binary: bool, check_tracks: bool) -> Model:
     """Read the files in the order of _PARTS and _RIG_PARTS, and put together what they say."""
-    form = colmap_binary if binary else colmap_text
+    form = binary_form if binary else text_form
     cameras = form.read_cameras(paths[0], data[0])
     images = form.read_images(paths[1], data[1], check_tracks)
     refuse_repeats(images.path, images.ids, "image")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mumdata.colmap_records import NO_POINT, Images, Tracks, file_name
+from mumdata.colmap.records import NO_POINT, Images, Tracks, file_name
 from mumdata.errors import ModelError
 
 __all__ = ["Elements", "compare_keypoints", "distinct_observations", "place_elements", "refuse_repeats"]

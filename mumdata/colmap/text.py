@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mumdata.colmap_records import (
+from mumdata.colmap.records import (
     CAMERA_SENSOR,
     REFERENCE_POSE,
     Camera,
