@@ -278,7 +278,7 @@ def _measure_shared(
 
     num = len(tracks.indptr) - 1
     triangulation, scale = np.empty(len(a)), np.empty(len(a), np.float32)
-    chord, spare = np.empty(most_items), np.empty(int(shared.max(initial=0)) + 32)
+    half, spare = np.empty(most_items), np.empty(int(shared.max(initial=0)) + 32)
     kernels.measure_shared(
         tracks.indptr,
         tracks.point,
@@ -291,8 +291,8 @@ def _measure_shared(
         shared,
         np.empty(num, np.int64),
         np.empty(num),
-        chord,
-        chord.view(np.int64),
+        half,
+        half.view(np.int64),
         spare,
         spare.view(np.int64),
         triangulation,

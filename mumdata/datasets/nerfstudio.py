@@ -376,6 +376,8 @@ def rows_of(model: Model, stems: Sequence[str]) -> tuple[Model, np.ndarray]:
         distortion=(*model.distortion, *[()] * num),
         cam_from_world=np.concatenate([model.cam_from_world, np.full((num, 3, 4), np.nan)]),
         num_points=np.concatenate([model.num_points, np.zeros(num, np.int32)]),
+        frame_of=None if model.frame_of is None else np.concatenate([model.frame_of, np.full(num, -1)]),
+        rig_of=None if model.rig_of is None else np.concatenate([model.rig_of, np.full(num, -1)]),
     )
     return padded, rows
 

@@ -25,7 +25,10 @@ __all__ = [
     "measure_sequences",
 ]
 
-_MOST = (1 << 63) - 1  # int64: higher than the bits of any number
+_MOST = (1 << 63) - 1  # int64: higher than all ranks of angles
+_SIGN_BIT_OFF = (1 << 63) - 1
+_HIGHEST_RANK = (1 << 63) - 2
+_RIGHT_ANGLE = 1 << 62  # between the ranks of angles up to 90 degrees, and beyond
 
 
 @jit
@@ -149,8 +152,8 @@ def measure_shared(  # type: ignore[no-untyped-def]
     shared,
     place,
     ratio,
-    chord,
-    chord_bits,
+    half,
+    half_bits,
     spare,
     spare_bits,
     triangulation,
@@ -161,10 +164,12 @@ def measure_shared(  # type: ignore[no-untyped-def]
     `span` as `count_shared` leaves it; it is used up. `points` float64 [p, 3] in the world; `camera` float64 [n, 8] is
     the centre in the world, the third row of cam_from_world, and the focal length: positive, or NaN. Rows of pairs are
     pair_ptr[i] : pair_ptr[i + 1], with `b` and `shared` int32 [k]. Scratch: `place` int64 [n], `ratio` float64 [n],
-    `chord` float64 [items of the largest row], `spare` float64 [largest count of `shared`, rounded up to 32s], and the
+    `half` float64 [items of the largest row], `spare` float64 [largest count of `shared`, rounded up to 32s], and the
     same memory as int64.
 
-    Angles are held as squared chords, |u - v|^2 = 2 - 2 cos, which rise with the angle and keep small ones exact.
+    An angle between unit vectors u and v is held as the square of the sine of its half, |u - v|^2 / 4, where it is no
+    more than 90 degrees, else as minus the square of the cosine of its half, |u + v|^2 / 4: angles near to 0 and to 180
+    degrees stay exact. See `_rank` for their order.
     """
     for i in range(len(indptr) - 1):
         first_pair, end_pair = pair_ptr[i], pair_ptr[i + 1]
@@ -189,9 +194,11 @@ def measure_shared(  # type: ignore[no-untyped-def]
                 j = track[q]
                 vx, vy, vz = x - camera[j, 0], y - camera[j, 1], z - camera[j, 2]
                 inverse = _inverse_length(vx, vy, vz)
+                side = -1.0 if ux * vx + uy * vy + uz * vz < 0.0 else 1.0
+                inverse *= side
                 dx, dy, dz = ux - vx * inverse, uy - vy * inverse, uz - vz * inverse
-                square = dx * dx + dy * dy + dz * dz
-                chord[place[j]] = square
+                square = 0.25 * (dx * dx + dy * dy + dz * dz)
+                half[place[j]] = side * square
                 place[j] += square == square  # NaN: no ray, overwritten by the next
                 other = (camera[j, 3] * x + camera[j, 4] * y + camera[j, 5] * z + camera[j, 6]) / camera[j, 7]
                 other = other if other > 0.0 else np.nan
@@ -201,7 +208,7 @@ def measure_shared(  # type: ignore[no-untyped-def]
         begin = 0
         for k in range(first_pair, end_pair):
             j = b[k]
-            triangulation[k] = _cos_of_median(chord_bits, begin, place[j], spare, spare_bits)
+            triangulation[k] = _cos_of_median(half_bits, begin, place[j], spare, spare_bits)
             scale[k] = ratio[j] if ratio[j] < np.inf else np.nan
             begin += shared[k]
 
@@ -214,34 +221,53 @@ def _inverse_length(x, y, z):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _cos_of_median(chord_bits, begin, end, spare, spare_bits):  # type: ignore[no-untyped-def]
-    """Return the cosine of the median of the angles that the squared chords `begin` to `end` stand for."""
+def _cos_of_median(half_bits, begin, end, spare, spare_bits):  # type: ignore[no-untyped-def]
+    """Return the cosine of the median of the angles `begin` to `end`, held as `measure_shared` says."""
     if begin == end:
         return np.nan
-    spare_bits[0], spare_bits[1] = middle(chord_bits, begin, end, spare_bits)
-    low, high = min(spare[0], 4.0), min(spare[1], 4.0)
-    if low == high:
-        return 1.0 - 0.5 * low
-    # half of angle x has sine sqrt(x / 4) and cosine sqrt(1 - x / 4), x being the squared chord; what follows is
-    # 1 - (cos cos - sin sin) of the two halves, written without the difference of two numbers near 1
-    root = np.sqrt((1.0 - 0.25 * low) * (1.0 - 0.25 * high))
-    less = (0.25 * (low + high) - 0.0625 * low * high) / (1.0 + root) + 0.25 * np.sqrt(low * high)
-    return max(1.0 - less, -1.0)
+    low, high = middle(half_bits, begin, end, spare_bits)
+    low_obtuse, high_obtuse = low > _RIGHT_ANGLE, high > _RIGHT_ANGLE
+    spare_bits[0] = _HIGHEST_RANK - low if low_obtuse else low
+    spare_bits[1] = _HIGHEST_RANK - high if high_obtuse else high
+    if low_obtuse == high_obtuse:
+        cos = _cos_of_mean(spare[0], spare[1])
+        return -cos if low_obtuse else cos
+    # cos cos - sin sin of the halves of both angles
+    return np.sqrt((1.0 - spare[0]) * spare[1]) - np.sqrt(spare[0] * (1.0 - spare[1]))
+
+
+@jit
+def _cos_of_mean(x, y):  # type: ignore[no-untyped-def]
+    """Return the cosine of the mean of two angles up to 90 degrees, given by the squared sines of their halves."""
+    if x == y:
+        return 1.0 - 2.0 * x
+    # 1 - (cos cos - sin sin) of the halves, without the difference of two numbers near 1
+    less = (x + y - x * y) / (1.0 + np.sqrt((1.0 - x) * (1.0 - y))) + np.sqrt(x * y)
+    return 1.0 - less
+
+
+@jit
+def _rank(bits):  # type: ignore[no-untyped-def]
+    """Turn the bits of an angle's number, as `measure_shared` holds it, into an int64 >= 0 that rises with the angle.
+
+    Bits of positive floats rise as the floats do; those of negative ones, without their sign, fall as the angle rises.
+    """
+    return bits if bits >= 0 else _HIGHEST_RANK - (bits & _SIGN_BIT_OFF)
 
 
 @jit
 def middle(v, begin, end, spare):  # type: ignore[no-untyped-def]
-    """Return the values of rank (n - 1) // 2 and n // 2 of v[begin:end], int64, all >= 0, n >= 1.
+    """Return the ranks (`_rank`) of number (n - 1) // 2 and n // 2 in order among v[begin:end], int64, n >= 1.
 
-    Bits of floats that are not negative rise as the floats do, and whole numbers are compared, counted and reduced many
-    at a time, without a branch to mispredict: halving the range between two of the values until nothing lies inside
-    takes less time than parting the values, as quickselect does. `spare` int64 has room for n rounded up to 32s.
+    Whole numbers are compared, counted and reduced many at a time, without a branch to mispredict: halving the range
+    between two of the values until nothing lies inside takes less time than parting the values, as quickselect does.
+    `spare` int64 has room for n rounded up to 32s.
     """
     num = end - begin
     low, high = (num - 1) // 2, num // 2
-    first, last = v[begin], v[begin]
+    first = last = _rank(v[begin])
     for k in range(num):
-        value = v[begin + k]
+        value = _rank(v[begin + k])
         spare[k] = value
         first = min(first, value)
         last = max(last, value)
