@@ -354,20 +354,24 @@ def mine_sequences(
         print(textwrap.fill(f"note: {stream}: {problem}", 80, subsequent_indent="  "), file=sys.stderr)
     if len(found.problems) > 5:
         print(f"note: and {len(found.problems) - 5:,} more streams with such notes", file=sys.stderr)
+    how = ", ".join(f"{key} {value}" for key, value in found.source_options.items() if value is not None)
     shares = "" if found.num_pairs is None else f", {found.num_pairs:,} pairs from {found.source}"
+    shares += f" ({how})" if shares and how else ""
     distinct = "" if found.num_distinct == found.num_sequences else f" ({found.num_distinct:,} distinct)"
     print(f"{found.name}: {found.num_sequences:,} sequences{distinct} by {found.rule}{shares}")
     shown = [f"{key} {value}" for key, value in found.options.items() if key != "rule" and value != NEUTRAL.get(key)]
-    print(textwrap.fill(", ".join(shown), 80, initial_indent="  ", subsequent_indent="  "))
+    if shown:
+        print(_wrapped(", ".join(shown), "  "))
     share = f" ({found.num_covered / found.num_usable:.0%})" if found.num_usable else ""
-    copies = f"; {found.num_copies:,} copies left out" if found.num_copies else ""
+    kept = "kept" if found.options.get("keep_copies") else "left out"
+    copies = f"; {found.num_copies:,} copies {kept}" if found.num_copies else ""
     print(f"  {found.num_covered:,} of {found.num_usable:,} usable frames are in a sequence{share}{copies}")
     if found.bytes_total:
         print(f"  {_size(found.bytes_read)} read of models of {_size(found.bytes_total)}")
     if found.num_scenes_without:
         print(f"  {found.num_scenes_without:,} of {found.num_scenes:,} scenes and streams yield none:")
         for reason, count in list(found.reasons.items())[:5]:
-            print(f"    {count:,} x {reason}")
+            print(_wrapped(f"{count:,} x {reason}", "    "))
         if len(found.reasons) > 5:
             print("    ... all of them: mumdata stats scenes")
     print(f"  {found.catalog / 'sequences.parquet'} {'written' if found.changed else 'unchanged'}")
@@ -459,12 +463,24 @@ def export(
     split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
     scene: Annotated[str | None, typer.Option("--scene", help="Only this scene.")] = None,
     min_overlap: Annotated[float, typer.Option("--min-overlap", help="pairs: least overlap, either way.")] = 0.1,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Frames whose files are missing, too.")
+    ] = False,
     catalogs: Catalogs = DEFAULT_CATALOGS,
 ) -> None:
     """Write what frames share for other tools: a file for each scene and stream."""
     from mumdata.export import export
 
-    paths = export(name, format=format, out=out, catalogs=catalogs, split=split, scene=scene, min_overlap=min_overlap)
+    paths = export(
+        name,
+        format=format,
+        out=out,
+        catalogs=catalogs,
+        split=split,
+        scene=scene,
+        min_overlap=min_overlap,
+        allow_missing=allow_missing,
+    )
     print(f"{name}: {len(paths):,} file{'' if len(paths) == 1 else 's'} in {out}, the first: {paths[0]}")
 
 
@@ -491,6 +507,12 @@ def demo(
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, 80, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _size(num_bytes: int) -> str:

@@ -46,11 +46,13 @@ def export(
     split: str | None = None,
     scene: str | None = None,
     min_overlap: float = 0.1,
+    allow_missing: bool = False,
 ) -> list[Path]:
     """Write what a dataset's frames share, a file for each scene and stream, and return the files.
 
     They are `<scene>.npz` or `<scene>.<stream>.npz` in the folder `out`; scenes with slashes make folders. Streams of
-    which nothing is known are left out. Formats:
+    which nothing is known, or of which no file is whole, are left out; `allow_missing` counts absent files as whole.
+    Formats:
 
     * `d2net`: D2-Net's matrices (Dusmanu et al. 2019) as `.npz`, over the frames in their order. image_paths and
       depth_paths (relative to the dataset's root; "" for none), intrinsics float64 [n, 3, 3] in pixels and poses
@@ -86,13 +88,19 @@ def export(
         shared = pairs_of_table(table, stream.first, of_stream.column("num_points").fill_null(0).to_numpy())
         if shared is None:
             continue
+        usable = _usable(of_stream, allow_missing)
+        if not usable.any():
+            continue
         if format == "d2net":
-            _write_matrices(target, of_stream, shared)
+            _write_matrices(target, of_stream, shared, usable)
         else:
-            _write_pairs(target, of_stream, shared, min_overlap)
+            _write_pairs(target, of_stream, shared, usable, min_overlap)
         written.append(target)
     if not written:
-        raise MumError(f"nothing is known of what the chosen frames of {name} share; mine it with --from first")
+        raise MumError(
+            f"nothing is known of what the chosen frames of {name} share, or no file of theirs is there; mine it with "
+            "--from first, or give --allow-missing"
+        )
     return written
 
 
@@ -170,10 +178,9 @@ def _told(key: Key) -> str:
 # ---- lists of pairs
 
 
-def _write_pairs(target: Path, frames: pa.Table, pairs: Pairs, min_overlap: float) -> None:
+def _write_pairs(target: Path, frames: pa.Table, pairs: Pairs, whole_frame: np.ndarray, min_overlap: float) -> None:
     ab, ba, _ = overlaps(pairs)
     either = np.maximum(ab, ba)
-    whole_frame = _usable(frames)
     kept = (either > 0) & (either >= min_overlap) & whole_frame[pairs.a] & whole_frame[pairs.b]
     paths = frames.column("path").to_pylist()
     used = np.union1d(pairs.a[kept], pairs.b[kept])
@@ -184,14 +191,15 @@ def _write_pairs(target: Path, frames: pa.Table, pairs: Pairs, min_overlap: floa
     write_text(target, "".join(lines))
 
 
-def _usable(frames: pa.Table) -> np.ndarray:
-    return np.array([status == "ok" for status in frames.column("status").to_pylist()], bool)
+def _usable(frames: pa.Table, allow_missing: bool) -> np.ndarray:
+    allowed = ("ok", "missing") if allow_missing else ("ok",)
+    return np.array([status in allowed for status in frames.column("status").to_pylist()], bool)
 
 
 # ---- D2-Net's matrices
 
 
-def _write_matrices(target: Path, frames: pa.Table, pairs: Pairs) -> None:
+def _write_matrices(target: Path, frames: pa.Table, pairs: Pairs, usable: np.ndarray) -> None:
     num = frames.num_rows
     memory = _physical_bytes()
     if 8 * num * num > memory:
@@ -203,7 +211,6 @@ def _write_matrices(target: Path, frames: pa.Table, pairs: Pairs) -> None:
     depth = [path or "" for path in frames.column("depth_path").to_pylist()]
     cam_from_world = _rows(frames, "cam_from_world", 12).reshape(num, 3, 4)
     ab, ba, _ = overlaps(pairs)
-    usable = _usable(frames)
     cells = _Cells(pairs, num)
     ratio = np.full(len(pairs.a), -1.0) if pairs.scale_ratio is None else pairs.scale_ratio.astype(np.float64)
     ratio = np.where(np.isnan(ratio), -1.0, ratio)

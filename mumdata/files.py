@@ -53,6 +53,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         remedy = {
             errno.ENOSPC: "no space left on the device; free some and run the command again",
+            errno.EFBIG: "the file would exceed the size allowed; raise the limit (ulimit -f)",
             errno.EDQUOT: "disk quota exceeded; free some space and run the command again",
             errno.EACCES: "permission denied; choose another folder",
             errno.ENOTDIR: "a file stands where its folder should be; choose another place",

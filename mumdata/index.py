@@ -32,7 +32,7 @@ from mumdata.scan import Context, Part, Task, printable, scan, sort_key
 from mumdata.schema import FRAMES, QUARANTINE, SCENES
 from mumdata.tree import Tree
 
-__all__ = ["MINED_COLUMNS", "Indexed", "index", "known_names", "module_of"]
+__all__ = ["MINED_COLUMNS", "Indexed", "check_name", "index", "known_names", "module_of"]
 
 # the columns of scenes.parquet that mining fills
 MINED_COLUMNS = (
@@ -177,6 +177,12 @@ def module_of(name: str, catalogs: Path) -> str:
     return str(footer.parameters["dataset"])
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that no catalog can have."""
+    if not _OWN_NAME.fullmatch(name) or name == "mixes":
+        raise ConfigError(f"the name '{name}' must be letters, digits, '.', '_' or '-', and not 'mixes'")
+
+
 def _called(dataset: str, name: str | None) -> str:
     if dataset not in ("folder", "colmap"):
         if name not in (None, dataset):
@@ -184,8 +190,7 @@ def _called(dataset: str, name: str | None) -> str:
         return dataset
     if name is None:
         return dataset
-    if not _OWN_NAME.fullmatch(name) or name == "mixes":
-        raise ConfigError(f"--name '{name}' must be letters, digits, '.', '_' or '-', and not 'mixes'")
+    check_name(name)
     if name in NAMES and name != dataset:
         raise ConfigError(f"--name {name} is the name of a dataset; choose another")
     return name

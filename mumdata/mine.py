@@ -6,8 +6,10 @@ stream of the scene its pairs, its sequences, and a summary. Nothing here depend
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +34,18 @@ from mumdata.tree import Tree
 __all__ = ["Job", "StreamTask", "Task", "mine_scene"]
 
 _FRAME_COLUMNS = ("path", "status", "num_points", "duplicate_of", "eval_of", "cam_from_world")
+# what sources look at besides: where these change, what was found before does not hold any more
+_SOURCE_COLUMNS = (
+    "archive",
+    "width",
+    "height",
+    "camera_model",
+    "intrinsics_px",
+    "distortion",
+    "depth_path",
+    "mask_path",
+    "upright_quarter_turns",
+)
 
 
 @dataclass(frozen=True)
@@ -85,18 +99,21 @@ def mine_scene(job: Job, task: Task) -> list[Result]:
     read: dict[str | None, known.Stream] | None = None
     results = []
     for stream in task.streams:
-        frames = read_range(replace(job.frames, first=stream.first, num=stream.num), _FRAME_COLUMNS)
+        frames = read_range(
+            replace(job.frames, first=stream.first, num=stream.num), (*_FRAME_COLUMNS, *_SOURCE_COLUMNS)
+        )
         fingerprint = _fingerprint(frames, stream)
         kept = stream.kept if stream.kept is not None and stream.kept.fingerprint == fingerprint else None
         if kept is not None and (kept.sequences is not None or stream.skip is not None):
-            results.append(_as_before(job, stream, kept, fingerprint))
-            continue
+            with suppress(*_UNREADABLE):  # a damaged file of an earlier run: the work is done again
+                results.append(_as_before(job, stream, kept, fingerprint))
+                continue
         pairs, problem, num_bytes = None, None, (0, 0)
-        if job.source is not None and stream.pairs is not None:
-            pairs = pairs_of_table(read_range(stream.pairs, PAIR_COLUMNS), stream.first, _num_points(frames))
-        elif job.source is not None and kept is not None and kept.pairs is not None:
-            pairs = pairs_of_table(read_range(kept.pairs, PAIR_COLUMNS), kept.first, _num_points(frames))
-            num_bytes = (kept.summary.bytes_read, kept.summary.bytes_total)
+        found = _found_before(job, stream, kept, frames) if job.source is not None else None
+        if found is not None:
+            pairs = found.pairs
+            if kept is not None:
+                problem, num_bytes = kept.summary.problem, (kept.summary.bytes_read, kept.summary.bytes_total)
         elif job.source is not None:
             assert job.tree is not None
             assert task.scene is not None
@@ -112,6 +129,33 @@ def mine_scene(job: Job, task: Task) -> list[Result]:
     return results
 
 
+# what reading a damaged Parquet file raises
+_UNREADABLE = (OSError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class _Before:
+    pairs: Pairs | None
+
+
+def _found_before(job: Job, stream: StreamTask, kept: Kept | None, frames: pa.Table) -> _Before | None:
+    """Return the pairs that an earlier run found, which may be none; None where they have to be found now."""
+    if kept is not None and kept.summary.num_pairs is None and (stream.pairs or kept.pairs) is not None:
+        return _Before(None)
+    points = _num_points(frames) if job.source == "tracks" else np.zeros(stream.num, np.int32)
+    if stream.pairs is not None:
+        try:
+            table = read_range(stream.pairs, PAIR_COLUMNS)
+        except _UNREADABLE as error:
+            command = f"mumdata mine-sequences {job.name} --again"
+            raise CatalogError(f"{stream.pairs.file} is damaged; run '{command}'") from error
+        return _Before(pairs_of_table(table, stream.first, points))
+    if kept is not None and kept.pairs is not None:
+        with suppress(*_UNREADABLE):
+            return _Before(pairs_of_table(read_range(kept.pairs, PAIR_COLUMNS), kept.first, points))
+    return None
+
+
 def _num_points(frames: pa.Table) -> np.ndarray:
     return frames.column("num_points").fill_null(0).to_numpy()
 
@@ -123,7 +167,10 @@ def _fingerprint(frames: pa.Table, stream: StreamTask) -> str:
     frames = frames.set_column(place, "duplicate_of", copy_of)
     digest = ContentDigest(frames.schema)
     digest.update(frames)
-    return digest.hexdigest()
+    if stream.listed is None:
+        return digest.hexdigest()
+    # the names of a list are placed among those of all scenes
+    return hashlib.sha256(digest.hexdigest().encode() + stream.listed.tobytes()).hexdigest()
 
 
 def _as_before(job: Job, stream: StreamTask, kept: Kept, fingerprint: str) -> Result:
@@ -142,7 +189,10 @@ def _as_before(job: Job, stream: StreamTask, kept: Kept, fingerprint: str) -> Re
         columns = {name: sequences.column(name) for name in sequences.column_names}
         columns["frames"] = pa.ListArray.from_arrays(pa.array(offsets), values)
         sequences = catalog.build(SEQUENCES, columns)
-    summary = kept.summary if stream.skip is None else replace(_skipped(stream), num_pairs=kept.summary.num_pairs)
+    summary = kept.summary
+    if stream.skip is not None:
+        summary = replace(summary, num_sequences=0, num_distinct=0, num_usable=0, num_covered=0, num_copies=None)
+        summary = replace(summary, reason=stream.skip)
     return Result(stream.key, fingerprint, stream.first, summary, pairs, sequences, is_new=False)
 
 
@@ -166,7 +216,8 @@ def _pairs(
             f"{what} of {job.name} has changed since it was indexed; run 'mumdata index {job.name}' again"
         )
     model = stream.model
-    num_bytes = (0, 0) if model is None else (model.bytes_read, model.bytes_total)
+    by_tracks = model is not None and job.source == "tracks"
+    num_bytes = (model.bytes_read, model.bytes_total) if by_tracks and model is not None else (0, 0)
     assert job.source is not None
     try:
         pairs = SOURCES[job.source].pairs(job.tree, (job.name, *task.key), stream, job.source_options)  # type: ignore[arg-type]
@@ -214,10 +265,6 @@ def _nfc(path: str) -> str:
 # ---- sequences
 
 
-def _skipped(task: StreamTask) -> Summary:
-    return Summary(reason=task.skip)
-
-
 def _mine(
     job: Job, task: StreamTask, frames: pa.Table, pairs: Pairs | None, problem: str | None
 ) -> tuple[Summary, pa.Table | None]:
@@ -248,19 +295,22 @@ def _why_evaluated(job: Job, frames: pa.Table) -> str | None:
     return f"evaluation scene ({evaluated[0].as_py()})"
 
 
+def _allowed(job: Job) -> tuple[str, ...]:
+    return ("ok", "missing") if job.allow_missing else ("ok",)
+
+
 def _stream(job: Job, task: StreamTask, frames: pa.Table, pairs: Pairs | None) -> tuple[Stream, int]:
-    allowed = ("ok", "missing") if job.allow_missing else ("ok",)
+    allowed = _allowed(job)
     usable = pc.is_in(frames.column("status"), pa.array(allowed)).to_numpy(zero_copy_only=False)
     if not job.allow_eval_scenes:
         usable = usable & frames.column("eval_of").is_null().to_numpy(zero_copy_only=False)
     poses = _poses(frames)
-    num_copies = 0
+    copied = frames.column("duplicate_of").is_valid().to_numpy(zero_copy_only=False)
+    if pairs is not None and not job.keep_copies:
+        copied = copied | (copies(pairs, poses, usable & ~copied) >= 0)
     if not job.keep_copies:
-        copied = usable & frames.column("duplicate_of").is_valid().to_numpy(zero_copy_only=False)
-        if pairs is not None:
-            copied |= copies(pairs, poses, usable & ~copied) >= 0
-        num_copies, usable = int(np.count_nonzero(copied)), usable & ~copied
-    return Stream((job.name, *task.key), usable, pairs, poses, task.listed), num_copies
+        usable = usable & ~copied
+    return Stream((job.name, *task.key), usable, pairs, poses, task.listed), int(np.count_nonzero(copied))
 
 
 def _poses(frames: pa.Table) -> np.ndarray:
@@ -273,11 +323,21 @@ def _poses(frames: pa.Table) -> np.ndarray:
     return poses.reshape(-1, 3, 4)
 
 
+_NOTHING = {
+    "depth": "no depth map",
+    "mesh": "no mesh",
+    "d2net": "no file of that name in --from-dir",
+    "dkm": "no file of that name in --from-dir",
+}
+
+
 def _why_nothing(job: Job, frames: pa.Table, stream: Stream) -> str:
     status = frames.column("status").to_pylist()
-    bad = Counter(one for one, use in zip(status, stream.usable, strict=True) if not use and one != "ok")
+    bad = Counter(one for one in status if one not in _allowed(job))
     states = ", ".join(f"{count} {one}" for one, count in sorted(bad.items()))
     why = explain_nothing(stream, job.options, job.rule)
+    if stream.pairs is None and stream.listed is None and job.source in _NOTHING and RULES[job.rule].needs == "pairs":
+        why = f"{_NOTHING[job.source]} tells what its frames share"
     return f"{why} ({states})" if states else why
 
 

@@ -35,7 +35,7 @@ class Summary:
     num_distinct: int = 0
     num_usable: int = 0  # frames that a sequence may hold
     num_covered: int = 0  # frames that a sequence does hold
-    num_copies: int = 0  # frames left out because a sequence holds the same photo already
+    num_copies: int | None = None  # frames that show the same photo as another one
     overlap_histogram: list[int] | None = None  # 20 bins of 0.05, over directed pairs
     rotation_histogram: list[int] | None = None  # 20 bins of 9 degrees, over pairs
     axis_histogram: list[int] | None = None
@@ -156,13 +156,22 @@ def earlier(folder: Path, work: Path, made_by: dict[str, str | None]) -> dict[Ke
         else:
             stem = path.name.removesuffix(".streams.parquet")
             files = (work / f"{stem}.pairs.parquet", work / f"{stem}.sequences.parquet")
-            whole = (files[0].exists(), files[1].exists())
+            # a run that does not write pairs leaves a part without them
+            wanted = (sum(row["num_pairs"] or 0 for row in rows), sum(row["num_sequences"] for row in rows))
+            whole = (_num_rows(files[0]) == wanted[0], _num_rows(files[1]) == wanted[1])
         same_pairs = about.get("pairs") == made_by["pairs"]
         same_sequences = same_pairs and about.get("sequences") == made_by["sequences"] and whole[1]
         has_pairs = made_by["pairs"] is not None and same_pairs and whole[0]
         if has_pairs or (made_by["pairs"] is None and same_sequences):
             found |= _kept(rows, files[0] if has_pairs else None, files[1] if same_sequences else None)
     return found
+
+
+def _num_rows(path: Path) -> int | None:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return None
 
 
 def _digest(schema: Any, path: Path) -> str | None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mumdata import catalog
 from mumdata.covisibility import Pairs, overlaps
+from mumdata.errors import CatalogError
 from mumdata.schema import COVISIBILITY
 
 __all__ = ["PAIR_COLUMNS", "bounds", "pair_table", "pairs_of_table"]
@@ -77,12 +78,17 @@ def bounds(path: Path, firsts: np.ndarray) -> np.ndarray:
 
     `firsts` are the rising first frame_ids of streams; rows are sorted by frame_a.
     """
-    file = pq.ParquetFile(path)
     begins = np.zeros(len(firsts) + 1, np.int64)
-    begins[-1] = file.metadata.num_rows
     at = 0
-    for number in range(file.num_row_groups):
-        frame_a = file.read_row_group(number, columns=["frame_a"]).column(0).to_numpy()
+    try:
+        file = pq.ParquetFile(path)
+        columns = [file.read_row_group(number, columns=["frame_a"]).column(0) for number in range(file.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        command = f"mumdata mine-sequences {path.parent.name} --again"
+        raise CatalogError(f"{path} is damaged; run '{command}'") from error
+    begins[-1] = file.metadata.num_rows
+    for column in columns:
+        frame_a = column.to_numpy()
         # every stream that begins behind the row group's last pair begins at least at its end
         begins[:-1] += np.searchsorted(frame_a, firsts, side="left")
         at += len(frame_a)

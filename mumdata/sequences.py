@@ -8,6 +8,7 @@ largest of them; an interrupted run goes on where it was, and scenes that have n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from mumdata import engine as engines
 from mumdata.covisibility import memory_needed
 from mumdata.errors import CatalogError, ConfigError, MumError, nearest, unknown
 from mumdata.files import remove_abandoned
-from mumdata.index import known_names, module_of
+from mumdata.index import check_name, known_names, module_of
 from mumdata.mine import Job, StreamTask, Task, mine_scene
 from mumdata.mined import Kept, Key, Result
 from mumdata.mining import RULES, Options, parameters
@@ -56,6 +57,7 @@ class Mined:
     rule: str
     options: dict[str, Any]  # what the footer holds
     source: str | None
+    source_options: dict[str, Any]
     num_pairs: int | None
     num_sequences: int
     num_distinct: int
@@ -135,6 +137,7 @@ def mine_sequences(
     Raises CatalogError where the frames are missing or do not fit the disk any more, ConfigError for options, MumError
     where no scene yields a sequence.
     """
+    check_name(name)
     folder = Path(catalogs, name)
     if not folder.is_dir() and (near := nearest(name, known_names(catalogs))):
         raise CatalogError(f"there is no catalog '{name}' under {catalogs}; did you mean '{near}'?")
@@ -163,11 +166,14 @@ def mine_sequences(
         "last_chunk": last_chunk,
     }
     rule, options, from_preset = _options(module.SPEC, rule, preset, seed, given)
+    if memory_gb is not None and not memory_gb > 0:
+        raise ConfigError(f"memory_gb is {memory_gb}; it must be positive")
     if keep_copies is None:
         keep_copies = bool(from_preset.get("keep_copies", False))
     streams = _Streams(folder, digest, split, allow_eval_scenes)
     origin = _origin(name, folder, digest, rule, source, from_dir, window, grid, tolerance, check_tracks, again, pairs)
     listed = listed_pairs(pairs, *streams.paths(frames_path)) if pairs is not None else None
+    notes: list[str] = []
     made_by: dict[str, Any] = {key: value for key, value in parameters(rule, options).items() if key != "seed"}
     made_by |= {"rule": rule, "split": streams.split, "preset": preset if from_preset is not _NO_PRESET else None}
     for key, value in (
@@ -178,7 +184,14 @@ def mine_sequences(
         if value:
             made_by[key] = True
     if listed is not None:
+        # a list is taken as it is; only what frames share, where it is known, can speak against a pair
+        decides = _LIST_OPTIONS if origin.source is not None else ()
+        if origin.source is None and any(given[key] is not None for key in _LIST_OPTIONS):
+            raise ConfigError("with --pairs, --overlap and --min-shared need --from: what do the frames share?")
+        made_by = {key: value for key, value in made_by.items() if key not in RULES[rule].uses or key in decides}
         made_by["pairs"] = listed.digest
+    if preset != PRESETS[0] and from_preset is _NO_PRESET:
+        notes.append(f"the preset {preset} is for another rule than {rule}, and is not used")
     run = _Run(
         name=name,
         folder=folder,
@@ -188,6 +201,7 @@ def mine_sequences(
         streams=streams,
         origin=origin,
     )
+    run.notes += notes
     if not again and (before := run.unchanged()) is not None:
         return before
     root = roots.find_root(name, catalogs, root) if origin.reads else None
@@ -211,15 +225,13 @@ def mine_sequences(
     if listed is not None:
         run.notes += _about_list(listed)
     budget = (memory_gb if memory_gb is not None else _physical_gb() / 2) * 1e9
-    if budget <= 0:
-        raise ConfigError(f"memory_gb is {memory_gb}; it must be positive")
     costs = None
     if origin.source is not None:
         of_stream = streams.costs(frames_path)
         costs = [max(of_stream[stream.key] for stream in task.streams) for task in tasks]
     if costs is not None and max(costs, default=0) > budget:
         run.notes.append(
-            f"the largest scene needs about {max(costs) / 1e9:.1f} GB, more than the {budget / 1e9:.1f} GB allowed: "
+            f"the largest scene needs about {max(costs) / 1e9:.3g} GB, more than the {budget / 1e9:.3g} GB allowed: "
             "it is done alone"
         )
     results = engines.each(
@@ -255,6 +267,7 @@ def _physical_gb() -> float:
 
 
 _NO_PRESET: dict[str, Any] = {}
+_LIST_OPTIONS = ("min_shared", "min_overlap", "max_overlap")
 _FLAGS = {"min_overlap": "overlap", "max_overlap": "overlap"}
 
 
@@ -293,6 +306,7 @@ class _Origin:
     reads: bool
     file: Path | None
     digest: str | None  # of `file`
+    has_pairs: bool = False  # there is a covisibility.parquet of the same frames, whatever its source
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -325,11 +339,14 @@ def _origin(
     path = folder / COVISIBILITY.file_name
     try:
         footer = catalog.read_footer(COVISIBILITY, path)
-        there = dict(footer.parameters) if footer.inputs.get("frames") == digest else None
+        before = dict(footer.parameters)  # how pairs were found last time, of these frames or of others
+        there = before if footer.inputs.get("frames") == digest else None
     except CatalogError:
-        footer, there = None, None  # none yet, or a broken one: it is made anew
+        footer, before, there = None, {}, None  # none yet, or a broken one: it is made anew
+    if source is None and check_tracks:
+        source = "tracks"
     if source is None and RULES[rule].needs == "pairs" and pairs is None:
-        source = str(there.get("source", "tracks")) if there is not None else "tracks"
+        source = str(before.get("source", "tracks"))
     if source is None:
         for flag, value in (
             ("--window", window),
@@ -352,7 +369,6 @@ def _origin(
             raise ConfigError(f"{flag} has no meaning for --from {source}")
     if check_tracks and source != "tracks":
         raise ConfigError(f"--check-tracks has no meaning for --from {source}")
-    same = there is not None and there.get("source") == source
     values = {
         "window": window,
         "grid": grid,
@@ -361,19 +377,19 @@ def _origin(
         "check_tracks": check_tracks or None,
     }
     wanted: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
-    if same and there is not None:
-        wanted = {key: value for key, value in there.items() if key in uses} | wanted
+    if before.get("source") == source:
+        wanted = {key: value for key, value in before.items() if key in uses} | wanted
     options = SourceOptions(**wanted)
-    asked = _Origin(source, options, True, None, None)
+    asked = _Origin(source, options, True, None, None, there is not None)
     if (
-        same
+        there is not None
         and footer is not None
         and not again
         and not check_tracks
         and from_dir is None
         and asked.parameters == there
     ):
-        return _Origin(source, options, False, path, footer.content_digest)
+        return _Origin(source, options, False, path, footer.content_digest, True)
     if "files" in uses and options.files is None:
         raise ConfigError(f"--from {source} needs --from-dir, the folder of the matrices")
     if options.files is not None and not Path(options.files).exists():
@@ -504,7 +520,7 @@ class _Run:
         """What earlier results must have been made by to be taken again."""
         pairs = None
         if self.origin.source is not None:
-            files = str(self.origin.options.files) if self.origin.options.files else None
+            files = _stamps(self.origin.options.files) if self.origin.options.files else None
             pairs = json.dumps([mumdata.__version__, self.origin.parameters, files], sort_keys=True)
         sequences = json.dumps([mumdata.__version__, self.seed, self.made_by], sort_keys=True)
         return {"pairs": pairs, "sequences": sequences}
@@ -526,6 +542,7 @@ class _Run:
             or footer.tool_version != mumdata.__version__
             or scenes.inputs.get("sequences") != footer.content_digest
             or record[1].get("digest") != footer.content_digest
+            or catalog.read(SCENES, self.folder / SCENES.file_name, ["num_sequences"]).column(0).null_count
         ):
             return None
         results = [
@@ -538,7 +555,7 @@ class _Run:
         """Write the catalogs from results that come one after another."""
         results: list[Result] = []
         unsaved: list[Result] = []
-        num_rows = num_sequences = 0
+        num_rows = num_sequences = num_pairs = 0
         texts = self.made_by_texts
         pairs = catalog.Writer(COVISIBILITY, self.folder / COVISIBILITY.file_name)
         sequences = catalog.Writer(SEQUENCES, self.folder / SEQUENCES.file_name)
@@ -547,6 +564,7 @@ class _Run:
                 for result in some:
                     if result.pairs is not None and result.pairs.num_rows:
                         pairs.add(result.pairs)
+                        num_pairs += result.pairs.num_rows
                     if result.sequences is not None and result.sequences.num_rows:
                         sequences.add(_numbered(result.sequences, num_sequences))
                         num_sequences += result.sequences.num_rows
@@ -560,6 +578,8 @@ class _Run:
                     mined.write_part(self.work, unsaved, texts)
                     unsaved, num_rows = [], 0
             pairs_digest = self.origin.digest
+            if not num_sequences and (not num_pairs or self.origin.has_pairs):
+                self._fail(results)  # and leave what is there as it is
             if self.origin.reads:
                 pairs_digest, _ = pairs.finish(inputs={"frames": self.digest}, parameters=self.origin.parameters)
             if not num_sequences:
@@ -572,7 +592,7 @@ class _Run:
             self.work / "streams.parquet", results, {**texts, "covisibility": pairs_digest, "digest": digest}
         )
         for path in self.work.glob("part-*"):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another run may have been quicker
         return self._summary(results, changed)
 
     def _inputs(self, pairs_digest: str | None) -> dict[str, str]:
@@ -591,7 +611,10 @@ class _Run:
         most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no stream has frames"
         problems = [result.summary.problem for result in results if result.summary.problem]
         more = f"; {problems[0]}" if problems and problems[0] not in most else ""
-        raise MumError(f"{self.name}: no scene yields a sequence ({most}{more}); see 'mumdata stats scenes'")
+        if "missing" in most and not self.made_by.get("allow_missing"):
+            more += "; --allow-missing mines frames whose files are not there, too"
+        hint = "what was mined before stays" if before == self.digest else "see 'mumdata stats scenes'"
+        raise MumError(f"{self.name}: no scene yields a sequence ({most}{more}); {hint}")
 
     def _update_scenes(self, results: list[Result], inputs: dict[str, str]) -> None:
         path = self.folder / SCENES.file_name
@@ -607,9 +630,10 @@ class _Run:
                 "why_no_sequence": found.reason,
                 "num_usable": found.num_usable,
                 "num_covered": found.num_covered,
-                "num_copies": max(found.num_copies, row["num_copies"] or 0),
             }
-            if found.num_pairs is not None:
+            if found.num_copies is not None:
+                row |= {"num_copies": found.num_copies}
+            if self.origin.source is not None:
                 row |= {
                     "num_pairs": found.num_pairs,
                     "overlap_histogram": found.overlap_histogram,
@@ -622,6 +646,8 @@ class _Run:
     def _summary(self, results: list[Result], changed: bool) -> Mined:
         all_found = [result.summary for result in results]
         num_pairs = [found.num_pairs for found in all_found if found.num_pairs is not None]
+        if self.origin.source is not None and not sum(num_pairs):
+            self.notes.append(f"--from {self.origin.source} finds nothing that frames share: no such files are there")
         reasons = Counter(found.reason for found in all_found if found.reason)
         return Mined(
             name=self.name,
@@ -629,6 +655,7 @@ class _Run:
             rule=self.made_by["rule"],
             options=self.made_by,
             source=self.origin.source,
+            source_options={key: value for key, value in self.origin.parameters.items() if key != "source"},
             num_pairs=sum(num_pairs) if self.origin.source is not None else None,
             num_sequences=sum(found.num_sequences for found in all_found),
             num_distinct=sum(found.num_distinct for found in all_found),
@@ -638,7 +665,7 @@ class _Run:
             changed=changed,
             num_usable=sum(found.num_usable for found in all_found),
             num_covered=sum(found.num_covered for found in all_found),
-            num_copies=sum(found.num_copies for found in all_found),
+            num_copies=sum(found.num_copies or 0 for found in all_found),
             num_kept=sum(not result.is_new for result in results),
             bytes_read=sum(result.summary.bytes_read for result in results if result.is_new),
             bytes_total=sum(result.summary.bytes_total for result in results if result.is_new),
@@ -649,6 +676,13 @@ class _Run:
             },
             notes=tuple(self.notes),
         )
+
+
+def _stamps(folder: Path) -> str:
+    """Return a text that tells the files of a folder, or one file, by their names, sizes and times."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else [folder]
+    about = [[path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _numbered(table: pa.Table, first: int) -> pa.Table:

@@ -317,6 +317,99 @@ def test_a_list_of_pairs_gives_these_pairs_and_nothing_else(trip: Path, tmp_path
     assert mined_in(tmp_path, **plain, pairs=tmp_path / "pairs.txt").num_sequences == 1
 
 
+def test_a_list_is_placed_among_all_scenes(trip: Path, tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    write_scene(root / "one", 1)
+    indexed(root, tmp_path / "a")
+    (tmp_path / "pairs.txt").write_text("000.jpg 001.jpg\n001.jpg 002.jpg\n")
+    plain = {"rule": "pair", "per_scene": None, "min_shared": None, "pairs": tmp_path / "pairs.txt"}
+    assert mined_in(tmp_path / "a", **plain).num_sequences == 2
+    write_scene(root / "two", 2)  # has pictures of these names, too
+    indexed(root, tmp_path / "a")
+    with pytest.raises(MumError, match="no scene yields"):
+        mined_in(tmp_path / "a", **plain)
+    with pytest.raises(ConfigError, match="need --from"):
+        mined_in(tmp_path / "a", **plain, overlap=(0.1, 0.9))
+
+
+def test_a_run_without_result_leaves_what_is_there(trip: Path, fresh: dict[str, bytes], tmp_path: Path) -> None:
+    mined_in(indexed(trip, tmp_path))
+    with pytest.raises(MumError, match="no mesh"):
+        mined_in(tmp_path, source="mesh")
+    assert contents(tmp_path) == fresh
+    mined_in(tmp_path)
+    assert contents(tmp_path) == fresh
+
+
+def test_matrices_that_changed_are_read_again(trip: Path, tmp_path: Path) -> None:
+    from mumdata.export import export
+
+    indexed(trip, tmp_path / "a")
+    mined_in(tmp_path / "a")
+    export("trip", out=tmp_path / "m", catalogs=tmp_path / "a", allow_missing=True)
+    indexed(trip, tmp_path / "b")
+    files = sorted((tmp_path / "m").iterdir())
+    mined_in(tmp_path / "b", source="d2net", from_dir=tmp_path / "m")
+    before = contents(tmp_path / "b")
+    assert mined_in(tmp_path / "b", source="d2net", from_dir=tmp_path / "m").num_kept == 14
+    files[3].unlink()
+    found = mined_in(tmp_path / "b", source="d2net", from_dir=tmp_path / "m")
+    assert found.num_kept == 0
+    assert found.num_scenes_without == 1
+    assert contents(tmp_path / "b") != before
+
+
+def test_cameras_that_changed_are_noticed(trip: Path, tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    write_scene(root / "one", 1)
+    write_scene(root / "two", 2)
+    mined_in(indexed(root, tmp_path / "a"))
+    (root / "two/sparse/0/cameras.txt").write_text("1 PINHOLE 64 48 25 25 32 24\n")
+    indexed(root, tmp_path / "a")
+    assert mined_in(tmp_path / "a").num_kept == 1
+    mined_in(indexed(root, tmp_path / "b"))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_parts_without_pairs_are_not_taken_for_pairs(trip: Path, tmp_path: Path) -> None:
+    """A run that only mines again leaves parts without pairs; when the frames change, these are found anew."""
+    root = tmp_path / "r"
+    for scene in range(8):
+        write_scene(root / f"scene{scene:02d}", scene)
+    indexed(root, tmp_path / "a")
+    mined_in(tmp_path / "a", min_frames=3, seed=9)
+    killed_at_part(tmp_path / "a", 1)
+    (tmp_path / "a/trip/.mine/streams.parquet").unlink()
+    write_scene(root / "scene07", 70)
+    indexed(root, tmp_path / "a")
+    mined_in(tmp_path / "a")
+    mined_in(indexed(root, tmp_path / "b"))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_streams_that_are_not_mined_keep_their_histograms(world: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        index("hypersim", root=world / "hypersim", catalogs=tmp_path / folder, workers=1)
+    options = {"rule": "chain-overlap", "source": "depth", "min_frames": 2, "workers": 1}
+    mine_sequences("hypersim", catalogs=tmp_path / "a", **options)
+    mine_sequences("hypersim", catalogs=tmp_path / "a", **options, seed=1)
+    mine_sequences("hypersim", catalogs=tmp_path / "b", **options, seed=1)
+    for name in FILES:
+        assert (tmp_path / "a/hypersim" / name).read_bytes() == (tmp_path / "b/hypersim" / name).read_bytes()
+
+
+def test_damaged_pairs_are_told(trip: Path, tmp_path: Path) -> None:
+    mined_in(indexed(trip, tmp_path))
+    path = tmp_path / "trip/covisibility.parquet"
+    data = bytearray(path.read_bytes())
+    for place in range(20, 4000):
+        data[place] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(CatalogError, match="--again"):
+        mined_in(tmp_path, min_frames=3)
+    mined_in(tmp_path, min_frames=3, again=True)
+
+
 def test_the_footer_says_what_a_preset_chose(trip: Path, tmp_path: Path) -> None:
     indexed(trip, tmp_path)
     mined_in(tmp_path, preset="mum-paper", min_frames=2)
@@ -365,8 +458,8 @@ def test_a_damaged_record_costs_only_time(trip: Path, fresh: dict[str, bytes], t
         assert contents(tmp_path) == fresh
 
 
+@pytest.mark.slow
 def test_on_ray_the_same_bytes(trip: Path, fresh: dict[str, bytes], tmp_path: Path) -> None:
-    pytest.importorskip("ray")
     mined_in(indexed(trip, tmp_path), engine="ray", workers=2)
     assert contents(tmp_path) == fresh
 

@@ -29,9 +29,10 @@ def chain_overlap(stream: Stream, options: Options) -> list[np.ndarray]:
     From its anchor a chain goes on to the unused usable frame that has the highest overlap current->other among those
     that share at least max(1, min_shared) points with the current one (where points are counted) and whose overlap
     lies within min_overlap .. max_overlap; ties: the lower position. With a `temperature` the next frame is drawn
-    among these instead, with weight overlap^(1 / temperature). A chain ends at `max_frames` (default 256), where no
-    such frame is left, or where the bounds `anchor_overlap` and `min_mean_overlap` end it (see `Growth`); below
-    `min_frames` (default 24) it is dropped. For anchors, `per_scene` and `cover` see `from_anchors`.
+    among these instead, with weight overlap^(1 / temperature). Frames that overlap the anchor less than
+    `anchor_overlap` are passed over. A chain ends at `max_frames` (default 256), where no such frame is left, or where
+    the next would bring it below `min_mean_overlap` (see `Growth`); below `min_frames` (default 24) it is dropped. For
+    anchors, `per_scene` and `cover` see `from_anchors`.
 
     Weights are relative to the best overlap of the current frame; 1 / temperature is taken to the nearest multiple of
     2^-20. Where the weights of all that is left are too small for float64, the best follows.

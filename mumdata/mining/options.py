@@ -24,6 +24,7 @@ _AT_LEAST = {
     "chunk_stride": 1,
     "chunk_overlap": 0,
 }
+_MOST = 10**7
 _SHARES = ("min_metric", "min_overlap", "max_overlap", "min_mean_overlap", "anchor_overlap")
 
 
@@ -60,8 +61,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        if self.per_scene != "auto" and not (isinstance(self.per_scene, int) and self.per_scene >= 1):
-            raise ConfigError(f"per_scene is {self.per_scene}; it must be at least 1, or 'auto'")
+        if self.per_scene != "auto" and not (isinstance(self.per_scene, int) and 1 <= self.per_scene <= _MOST):
+            raise ConfigError(f"per_scene is {self.per_scene}; it must be 1 to {_MOST:,}, or 'auto'")
+        if not -(1 << 63) <= self.seed < 1 << 63:
+            raise ConfigError(f"seed is {self.seed}; it must fit 64 bits")
         for name, known in _KNOWN.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is '{getattr(self, name)}'; known: {', '.join(known)}")
