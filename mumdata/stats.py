@@ -216,7 +216,7 @@ def sections(found: pd.DataFrame) -> Iterator[tuple[list[str], pd.DataFrame]]:
     import pandas as pd
 
     for name, rows in found.groupby("dataset", sort=False):
-        about = {key: None if pd.isna(value) else value for key, value in rows.iloc[0].items()}
+        about: dict[str, Any] = {str(key): None if pd.isna(value) else value for key, value in rows.iloc[0].items()}
         preset = f", preset {about['preset']}" if about["preset"] else ""
         seed = "" if about["seed"] is None else f", seed {int(about['seed'])}"
         lines = [f"{name}: {about['rule']}{preset}{seed}"]
@@ -228,7 +228,8 @@ def sections(found: pd.DataFrame) -> Iterator[tuple[list[str], pd.DataFrame]]:
         lines.append(_quartiles(about))
         shown = rows[["views", "eligible", "known", "lone", "connected", "shared_points", "overlap"]].copy()
         for share in ("lone", "connected", "overlap"):
-            shown[share] = [None if pd.isna(value) else Decimal(f"{value:.3f}") for value in rows[share]]
+            values = [None if pd.isna(value) else Decimal(f"{value:.3f}") for value in rows[share]]
+            shown[share] = pd.Series(values, index=rows.index, dtype=object)
         yield lines, shown
 
 
