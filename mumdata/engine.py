@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,6 +125,15 @@ _shared: Any = None  # of a worker process: set once, when it starts
 def _receive(shared: Any) -> None:
     global _shared
     _shared = shared
+    # each worker holds both ends of the queue of tasks, so that it would wait for ever for a parent that was killed
+    threading.Thread(target=_leave_with_parent, name="leave with parent", daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result]:
