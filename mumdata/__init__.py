@@ -16,6 +16,7 @@ _PUBLIC = {
     "index": "mumdata.index",
     "mine_sequences": "mumdata.sequences",
     "mix": "mumdata.mix",
+    "pack": "mumdata.pack",
     "stats": "mumdata.stats",
     "demo": "mumdata.demo.world",
     "read_frames": "mumdata.catalog",

@@ -7,6 +7,7 @@ against their schema. `read_*` return pandas data frames; `open_mix` and `map_*`
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCENES, SEQUENCES, Schema
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mumdata.spool import Spool
+
 __all__ = [
     "DEFAULT",
     "Footer",
@@ -33,10 +36,14 @@ __all__ = [
     "Writer",
     "build",
     "dataset_root",
+    "frames_twin",
+    "map_covisibility",
     "map_frames",
     "map_sequences",
+    "map_twin",
     "open_mix",
     "read",
+    "read_batches",
     "read_covisibility",
     "read_footer",
     "read_frames",
@@ -49,6 +56,7 @@ DEFAULT = Path("catalogs")
 
 _KEY = b"mumdata"
 _ROW_GROUP = 1 << 17
+_BATCH = 1 << 15  # rows that are read at once
 
 
 @dataclass(frozen=True)
@@ -224,9 +232,20 @@ def read(schema: Schema, path: Path, columns: list[str] | None = None) -> pa.Tab
     try:
         table: pa.Table = file.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        command = schema.command.format(dataset=Path(path).parent.name)
-        raise CatalogError(f"{path} is damaged; run '{command}'") from error
+        raise _damaged(schema, path) from error
     return table.replace_schema_metadata(None)
+
+
+def read_batches(schema: Schema, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read columns of a catalog piece by piece, in the order of its rows; no piece is empty. Raises as `read` does."""
+    file, _ = _open(schema, path)
+    try:
+        with file:
+            for batch in file.iter_batches(_BATCH, columns=list(columns)):
+                if batch.num_rows:
+                    yield batch
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(schema, path) from error
 
 
 def read_frames(name: str, *, catalogs: Path = DEFAULT) -> pd.DataFrame:
@@ -274,6 +293,8 @@ class MixDataset:
     sequences: Path
     sequences_digest: str
     licence: str
+    covisibility: Path | None
+    covisibility_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -294,13 +315,16 @@ def open_mix(path: Path) -> Mix:
     footer = read_footer(MIX, path)
     datasets = []
     for row in read(MIX, path).to_pylist():
-        frames, sequences = path.parent / row["frames_path"], path.parent / row["sequences_path"]
-        for schema, file, digest in (
-            (FRAMES, frames, row["frames_digest"]),
-            (SEQUENCES, sequences, row["sequences_digest"]),
-        ):
-            if read_footer(schema, file).content_digest != digest:
+        files: dict[str, Path | None] = {}
+        for schema in (FRAMES, SEQUENCES, COVISIBILITY):
+            digest, place = row[f"{schema.name}_digest"], row[f"{schema.name}_path"]
+            file = None if digest is None else path.parent / place
+            if file is not None and read_footer(schema, file).content_digest != digest:
                 raise CatalogError(f"{file} has changed since {path} was made; run 'mumdata mix' again")
+            files[schema.name] = file
+        frames, sequences, covisibility = files.values()
+        assert frames is not None
+        assert sequences is not None
         datasets.append(
             MixDataset(
                 name=row["dataset"],
@@ -316,39 +340,73 @@ def open_mix(path: Path) -> Mix:
                 sequences=sequences,
                 sequences_digest=row["sequences_digest"],
                 licence=row["licence"],
+                covisibility=covisibility,
+                covisibility_digest=row["covisibility_digest"],
             )
         )
     return Mix(path, footer.content_digest, tuple(datasets))
 
 
 def map_frames(dataset: MixDataset) -> pa.Table:
-    """Map the frames' Arrow twin: row = frame_id; scene, path, archive, codec, offset, bytes, width, height, turns.
+    """Map the frames' Arrow twin: row = frame_id.
 
-    The twin is built first where it does not exist yet; processes that map it share its pages.
+    Columns: scene (int32, counted in file order), path, archive, codec, offset, bytes, width, height,
+    upright_quarter_turns, timestamp_s. As of every twin each column is one chunk, a view over the mapped file; the twin
+    is built first where it does not exist yet; processes that map it share its pages.
     """
-    return twin.mapped("frames", dataset.frames, dataset.frames_digest, lambda: twin.of_frames(_table(FRAMES, dataset)))
+    return map_twin(frames_twin(dataset))
 
 
 def map_sequences(dataset: MixDataset) -> pa.Table:
-    """Map the sequences' Arrow twin: scene, num_frames, frames (large_list of frame_ids), holdout_unit.
+    """Map the sequences' Arrow twin: scene, num_frames, frames (large_list of frame_ids), holdout_unit, mean_overlap.
 
     `holdout_unit` is a uniform hash in [0, 1) of the sequence's group; it is held out when holdout_unit < holdout.
+    `mean_overlap` is null where it is not known.
     """
-    return twin.mapped(
-        "sequences",
-        dataset.sequences,
-        dataset.sequences_digest,
-        lambda: twin.of_sequences(_table(SEQUENCES, dataset), _table(FRAMES, dataset)),
+    path, frames = dataset.sequences, dataset.frames
+
+    def make(spool: Spool) -> pa.RecordBatch:
+        rows, groups = read_batches(SEQUENCES, path, twin.SEQUENCES), read_batches(FRAMES, frames, twin.GROUPS)
+        return twin.of_sequences(rows, groups, map_frames(dataset), spool)
+
+    return map_twin(twin.ensure("sequences", path, (dataset.sequences_digest, dataset.frames_digest), make))
+
+
+def map_covisibility(dataset: MixDataset) -> pa.Table | None:
+    """Map the Arrow twin of the frames' pairs, row = frame_id; None where the mix names no covisibility.
+
+    Columns: other (large_list of frame_ids, ascending), overlap (large_list of float32): the greater of the two
+    overlaps of that pair, one that is not known counting as 0. Each pair stands in the rows of both its frames.
+    """
+    if dataset.covisibility is None or dataset.covisibility_digest is None:
+        return None
+    path, num_frames = dataset.covisibility, pq.read_metadata(dataset.frames).num_rows
+
+    def make(spool: Spool) -> pa.RecordBatch:
+        return twin.of_covisibility(lambda: read_batches(COVISIBILITY, path, twin.PAIRS), num_frames, spool)
+
+    return map_twin(twin.ensure("covisibility", path, (dataset.covisibility_digest, dataset.frames_digest), make))
+
+
+def frames_twin(dataset: MixDataset) -> Path:
+    """Return the file of the frames' Arrow twin, built where it is not there: what a process of its own maps."""
+    path = dataset.frames
+    return twin.ensure(
+        "frames",
+        path,
+        (dataset.frames_digest,),
+        lambda spool: twin.of_frames(read_batches(FRAMES, path, twin.FRAMES), spool),
     )
+
+
+def map_twin(path: Path) -> pa.Table:
+    """Map the file of a twin; CatalogError where it is damaged."""
+    return twin.mapped(path)
 
 
 def dataset_root(dataset: MixDataset) -> Path:
     """Return the folder that a dataset's paths are relative to; LayoutError naming how to set it."""
     return roots.find_root(dataset.name, dataset.catalog.parent)
-
-
-def _table(schema: Schema, dataset: MixDataset) -> pa.Table:
-    return read(schema, dataset.frames if schema is FRAMES else dataset.sequences)
 
 
 def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:
@@ -381,6 +439,10 @@ def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:
             f"{schema.version}; run '{command}'"
         )
     return file, footer
+
+
+def _damaged(schema: Schema, path: Path) -> CatalogError:
+    return CatalogError(f"{path} is damaged; run '{schema.command.format(dataset=Path(path).parent.name)}'")
 
 
 def _canonical(schema: Schema, table: pa.Table) -> pa.Table:

@@ -399,7 +399,10 @@ def mix(
         print(textwrap.fill(note, 80, subsequent_indent="  "), file=sys.stderr)
     for row in found.rows:
         kind = "single images" if row["single_view"] else "sequences"
-        print(f"{row['weight']:7.1%}  {row['dataset']}: {row['num_sequences']:,} {kind}, {row['num_frames']:,} frames")
+        held = found.held_out[row["dataset"]]
+        aside = f" ({held:,} held out)" if held else ""
+        num = f"{row['num_sequences']:,} {kind}{aside}, {row['num_frames']:,} frames"
+        print(f"{row['weight']:7.1%}  {row['dataset']}: {num}")
     print(f"  {found.path} {'written' if found.changed else 'unchanged'}")
     print(f"next: mumtrain pretrain {found.path}")
     print("      (without a GPU, add: --recipe debug-cpu)")
@@ -451,6 +454,24 @@ def stats(
         for name, own in states[(states.kind == "frame") & (states.status != "ok")].groupby("dataset"):
             counts = zip(own["count"], own.status, strict=True)
             print(f"  {name}: " + ", ".join(f"{number:,} {status}" for number, status in counts))
+
+
+@app.command()
+def pack(
+    mix: Annotated[Path, typer.Argument(metavar="MIX", help="A mix, as written by mumdata mix.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into; may be moved afterwards.")],
+    size: Annotated[
+        str, typer.Option("--size", help="Short side in pixels; full: copies of the files as they are.")
+    ] = "256",
+    quality: Annotated[int, typer.Option("--quality", help="JPEG quality of pictures made smaller.")] = 95,
+    shard_gb: Annotated[float, typer.Option("--shard-gb", help="Size of a shard, about.")] = 1.0,
+    workers: Workers = None,
+) -> None:
+    """Copy the images of a mix's sequences, smaller, into a few large files: training reads them much faster."""
+    from mumdata.pack import pack
+
+    packed = pack(mix, out=out, size=size, quality=quality, shard_gb=shard_gb, workers=workers)
+    print("\n".join(packed.lines()))
 
 
 @app.command()

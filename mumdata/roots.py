@@ -2,6 +2,9 @@
 
 In: a dataset's name and the catalogs folder. Out: its root folder, from `--root`, else the environment variable
 MUM_ROOT_<NAME>, else catalogs/roots.toml (hand-written), else catalogs/<name>/root.toml (written by `mumdata index`).
+
+A relative path in root.toml counts from that file's folder: the files came with their catalog, as those of a packed
+copy do, and move with it. The environment variable, which tells where the dataset itself lies, does not apply then.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mumdata.errors import ConfigError, LayoutError
-from mumdata.files import write_text
+from mumdata.files import relative_to_folder, write_text
 
 __all__ = ["find_root", "read_toml", "remember_root", "remembered_dataset", "variable_name"]
 
@@ -28,17 +31,19 @@ def find_root(name: str, catalogs: Path, root: Path | None = None) -> Path:
     """Return the root folder of a dataset; LayoutError where none is known or it is not a folder."""
     variable = variable_name(name)
     by_hand, written = catalogs / "roots.toml", catalogs / name / "root.toml"
+    remembered = str(read_toml(written).get("root", "")) if root is None and written.exists() else None
+    base = Path()
     if root is not None:
         found, source = str(root), "--root"
-    elif os.environ.get(variable):
+    elif os.environ.get(variable) and not (remembered and _is_relative(remembered)):
         found, source = os.environ[variable], variable
     elif by_hand.exists() and name in (table := read_toml(by_hand)):
         found, source = str(table[name]), str(by_hand)
-    elif written.exists():
-        found, source = str(read_toml(written).get("root", "")), str(written)
+    elif remembered is not None:
+        found, source, base = remembered, str(written), written.parent
     else:
         raise LayoutError(f"no root is known for '{name}'; give --root DIR or set {variable}")
-    folder = Path(found).expanduser()
+    folder = base / Path(found).expanduser()
     if not found or not folder.exists():
         raise LayoutError(
             f"the root of '{name}', {found or 'nothing'} (from {source}), does not exist; give --root DIR"
@@ -48,10 +53,14 @@ def find_root(name: str, catalogs: Path, root: Path | None = None) -> Path:
     return folder
 
 
-def remember_root(name: str, catalogs: Path, root: Path, dataset: str) -> None:
-    """Write catalogs/<name>/root.toml, unless it already says so; `dataset` is what the catalog was indexed as."""
+def remember_root(name: str, catalogs: Path, root: Path, dataset: str, *, relative: bool = False) -> None:
+    """Write catalogs/<name>/root.toml, unless it already says so; `dataset` is what the catalog was indexed as.
+
+    `relative` writes the root as seen from that folder, for files that move together with their catalog.
+    """
     target = catalogs / name / "root.toml"
-    text = f"root = {json.dumps(str(root.absolute()), ensure_ascii=False)}\n"
+    path = relative_to_folder(root, target.parent) if relative else str(root.absolute())
+    text = f"root = {json.dumps(path, ensure_ascii=False)}\n"
     text += f"dataset = {json.dumps(dataset)}\n"
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         write_text(target, text)
@@ -61,6 +70,10 @@ def remembered_dataset(name: str, catalogs: Path) -> str | None:
     """Return what a catalog was last indexed as (`colmap` for one's own `holiday`, say), or None."""
     written = catalogs / name / "root.toml"
     return str(read_toml(written).get("dataset")) if written.is_file() else None
+
+
+def _is_relative(path: str) -> bool:
+    return not Path(path).expanduser().is_absolute()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -181,6 +181,8 @@ MIX = Schema(
         sequences_path=_is(pa.string()),
         sequences_digest=_is(pa.string()),
         licence=_is(pa.string()),
+        covisibility_path=_may(pa.string()),
+        covisibility_digest=_may(pa.string()),
     ),
     "mumdata mix",
 )

@@ -1,7 +1,8 @@
 """What the frames that training draws from a sequence share with each other.
 
 In: a dataset's sequences.parquet and covisibility.parquet. Out: for each number of views V, measures over random
-subsets of V frames. Only the row groups that the drawn sequences and pairs lie in are read, piece by piece.
+subsets of V frames, or over subsets that somebody else drew. Only the row groups that the drawn sequences and pairs lie
+in are read, piece by piece.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mumdata.schema import COVISIBILITY, SEQUENCES, Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["VIEWS", "subsets"]
+__all__ = ["VIEWS", "Shared", "measure_subsets", "subsets"]
 
 VIEWS = (2, 4, 8, 12, 16, 24)
 
@@ -32,6 +33,20 @@ _MEASURES = ("lone", "connected", "shared_points", "overlap")
 _MOST_PAIRS = 1 << 23  # pairs looked up at once: a few hundred MB
 _BATCH_ROWS = 4096  # sequences in memory at once
 _BLOCK_CELLS = 1 << 22  # entries of the relations measured at once
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What the frames of n subsets of V frames share; the P = V (V - 1) / 2 pairs in the order of numpy.triu_indices.
+
+    A pair without a row in the catalog shares nothing. `shared_points` is None where the source does not count points.
+    """
+
+    num_lone: np.ndarray  # int64 [n], frames that are linked with no other frame of their subset
+    num_connected: np.ndarray  # int64 [n], frames of the largest connected part
+    overlap_ab: np.ndarray  # float32 [n, P]
+    overlap_ba: np.ndarray  # float32 [n, P]
+    shared_points: np.ndarray | None  # int32 [n, P]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +95,24 @@ def subsets(
         is_known = np.zeros_like(is_known)
     known = {v: np.flatnonzero((num_frames >= v) & is_known) for v in views}
     drawn = _draw(path, name, {v: rows for v, rows in known.items() if len(rows)}, num, seed)
-    pairs = _look_up(pairs_path, [_pair_keys(frames) for frames in drawn.values()]) if pairs_path is not None else []
-    measures = {v: _measure(v, found, min_overlap) for v, found in zip(drawn, pairs, strict=True)}
+    found = [] if pairs_path is None else measure_subsets(pairs_path, list(drawn.values()), min_overlap=min_overlap)
+    measures = {v: _means(v, shared) for v, shared in zip(drawn, found, strict=True)}
     rows = []
     for v in views:
         row = {"dataset": name, "views": v, "eligible": int(np.count_nonzero(num_frames >= v)), "known": len(known[v])}
         rows.append(row | {"subsets": len(drawn.get(v, ()))} | measures.get(v, {}))
     counts = ["dataset", "views", "eligible", "known", "subsets"]
     return pd.DataFrame(rows, columns=counts + list(_MEASURES)).astype(dict.fromkeys(_MEASURES, float))
+
+
+def measure_subsets(covisibility: Path, drawn: Sequence[np.ndarray], *, min_overlap: float = 0.1) -> list[Shared]:
+    """Measure given subsets: for each array of frame_ids, int32 [n, V] with rows in rising order, what they share.
+
+    All of them are looked up in one pass over covisibility.parquet. Frames are linked as `subsets` says. A frame that
+    stands twice in a row shares nothing with itself. Raises CatalogError for a damaged file.
+    """
+    pairs = _look_up(Path(covisibility), [_pair_keys(frames) for frames in drawn])
+    return [_measure(frames.shape[1], found, min_overlap) for frames, found in zip(drawn, pairs, strict=True)]
 
 
 def _checked(views: Sequence[int], num: int, min_overlap: float) -> list[int]:
@@ -223,27 +248,38 @@ def _any_within(values: np.ndarray, low: int, high: int) -> bool:
 # ---- measures
 
 
-def _measure(views: int, pairs: _Pairs, min_overlap: float) -> dict[str, float | None]:
+def _measure(views: int, pairs: _Pairs, min_overlap: float) -> Shared:
     """Measure subsets, whose pairs follow each other in the order of `_pair_keys`."""
     num_pairs = views * (views - 1) // 2
-    most = np.maximum(pairs.overlap_ab, pairs.overlap_ba).reshape(-1, num_pairs)
-    num = len(most)
-    if not num:
-        return {}
+    num = len(pairs.overlap_ab) // num_pairs
+    ab, ba = pairs.overlap_ab.reshape(num, num_pairs), pairs.overlap_ba.reshape(num, num_pairs)
+    most = np.maximum(ab, ba)
     # Rounding to float32 keeps the order, so comparing rounded numbers decides as the exact ratio does, unless ratio
     # and bound round to one number: for bounds of few digits this takes millions of points in a frame.
     linked = (most > 0) & (most >= np.float32(min_overlap))
-    num_lone = num_connected = 0
+    num_lone, num_connected = np.zeros(num, np.int64), np.zeros(num, np.int64)
     step = max(1, _BLOCK_CELLS // (views * views))
     for start in range(0, num, step):
         reach = _reach(views, linked[start : start + step])
         size = np.count_nonzero(reach, axis=2)  # frames of the part that each frame belongs to
-        num_lone += int(np.count_nonzero(size == 1))
-        num_connected += int(size.max(axis=1).sum())
-    shared = None if pairs.shared is None else float(np.median(pairs.shared))
+        num_lone[start : start + step] = np.count_nonzero(size == 1, axis=1)
+        num_connected[start : start + step] = size.max(axis=1)
+    return Shared(
+        num_lone, num_connected, ab, ba, None if pairs.shared is None else pairs.shared.reshape(num, num_pairs)
+    )
+
+
+def _means(views: int, shared: Shared) -> dict[str, float | None]:
+    num = len(shared.num_lone)
+    if not num:
+        return {}
+    points = None if shared.shared_points is None else float(np.median(shared.shared_points))
     # correctly rounded, so that the sum does not depend on the machine
-    overlap = math.fsum(np.concatenate([pairs.overlap_ab, pairs.overlap_ba]).tolist()) / (2 * num * num_pairs)
-    return dict(zip(_MEASURES, (num_lone / (num * views), num_connected / (num * views), shared, overlap), strict=True))
+    both = np.concatenate([shared.overlap_ab.ravel(), shared.overlap_ba.ravel()])
+    overlap = math.fsum(both.tolist()) / len(both)
+    frames = num * views
+    lone, connected = int(shared.num_lone.sum()) / frames, int(shared.num_connected.sum()) / frames
+    return dict(zip(_MEASURES, (lone, connected, points, overlap), strict=True))
 
 
 def _reach(views: int, linked: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Arrow twins: what training reads of a catalog, as a file that all processes map.
 
-In: a catalog's table and its content digest. Out: an uncompressed Arrow IPC file named by that digest, beside the
-catalog or in $MUM_CACHE; never overwritten, so a running job keeps the one that it mapped.
+In: a catalog's rows, piece by piece, and the content digests of what they come from. Out: an uncompressed Arrow IPC
+file named by these digests, beside the catalog or in $MUM_CACHE; never overwritten, so a running job keeps the one that
+it mapped. Every column is one chunk, however many rows there are: readers take plain arrays over the mapped file.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,46 @@ import pyarrow as pa
 from mumdata import rng
 from mumdata.errors import CatalogError
 from mumdata.files import atomic_path
+from mumdata.spool import Codes, Lists, Numbers, Spool, Strings
 
-__all__ = ["mapped", "of_frames", "of_sequences"]
+__all__ = ["FRAMES", "GROUPS", "PAIRS", "SEQUENCES", "ensure", "mapped", "of_covisibility", "of_frames", "of_sequences"]
+
+Rows = Iterable[pa.RecordBatch]
+
+# the columns that twins are made from; those of frames that decide the number of the scene come first
+_SCENE = ("split", "scene", "stream")
+_NUMBERS = {
+    "offset": pa.int64(),
+    "bytes": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "upright_quarter_turns": pa.int8(),
+    "timestamp_s": pa.float64(),
+}
+FRAMES = (*_SCENE, "frame_id", "path", "archive", "codec", *_NUMBERS)
+GROUPS = ("dataset", "group")
+SEQUENCES = ("frames", "num_frames", "mean_overlap")
+PAIRS = ("frame_a", "frame_b", "overlap_ab", "overlap_ba")
+
+# goes up whenever a twin's columns change: a twin of another layout is left alone and a new one is made beside it
+_LAYOUT = 2
+
+_GROUPS_AT_ONCE = 1 << 16  # groups whose names are Python objects at the same time
 
 
-def mapped(kind: str, catalog: Path, digest: str, make: Callable[[], pa.Table]) -> pa.Table:
-    """Return the twin of a catalog as a memory-mapped table, built by `make` under a lock where it is not there."""
-    name = f"{kind}.{digest}.arrow"
+def ensure(kind: str, catalog: Path, digests: tuple[str, ...], make: Callable[[Spool], pa.RecordBatch]) -> Path:
+    """Return the file of a catalog's twin, built by `make` under a lock where it is not there.
+
+    `digests` are those of the catalogs that it is made from, the one that it stands beside first. While it is built,
+    temporary files in its folder take as much space again. Raises CatalogError where no folder can be written.
+    """
+    name = ".".join([kind, str(_LAYOUT), digests[0], *(digest[:16] for digest in digests[1:]), "arrow"])
     places = [catalog.parent / name]
     if os.environ.get("MUM_CACHE"):
         places.append(Path(os.environ["MUM_CACHE"], name))
     for place in places:
         if place.exists():
-            return _map(place)
+            return place
     writable = [place for place in places if os.access(_existing(place.parent), os.W_OK)]
     if not writable:
         raise CatalogError(f"{catalog.parent} cannot be written; set MUM_CACHE to a folder that can")
@@ -38,89 +66,179 @@ def mapped(kind: str, catalog: Path, digest: str, make: Callable[[], pa.Table]) 
     with open(place.parent / f".{kind}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
-            table = make().combine_chunks().unify_dictionaries()
-            with atomic_path(place) as temporary, pa.ipc.new_file(temporary, table.schema) as out:
-                out.write_table(table)
-    return _map(place)
+            with atomic_path(place) as temporary, Spool(place.parent) as spool:
+                batch = make(spool)
+                with pa.ipc.new_file(temporary, batch.schema) as out:
+                    out.write_batch(batch)
+    return place
 
 
-def of_frames(frames: pa.Table) -> pa.Table:
-    """Reduce frames to what a reader needs; row number = frame_id."""
-    ids = frames.column("frame_id").to_numpy()
-    if not np.array_equal(ids, np.arange(len(ids))):
-        raise CatalogError("frame_id is not 0, 1, 2, ... in file order; run 'mumdata index' again")
-    large = pa.large_string()
-    return pa.table(
-        {
-            "scene": pa.array(_scene_numbers(frames), pa.int32()),
-            "path": frames.column("path").cast(large),
-            "archive": frames.column("archive"),
-            "codec": frames.column("codec"),
-            "offset": frames.column("offset"),
-            "bytes": frames.column("bytes"),
-            "width": frames.column("width"),
-            "height": frames.column("height"),
-            "upright_quarter_turns": frames.column("upright_quarter_turns"),
-        }
-    )
-
-
-def of_sequences(sequences: pa.Table, frames: pa.Table) -> pa.Table:
-    """Reduce sequences to what a sampler needs, with a uniform hash of each one's group for holding out.
-
-    A sequence belongs to the group of its first frame; frames without a group stand for themselves.
-    """
-    lists = sequences.column("frames").combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):
-        lists = pa.concat_arrays(lists.chunks)
-    flat = lists.flatten().to_numpy()
-    num_frames = sequences.column("num_frames").to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(num_frames, dtype=np.int64)])
-    if len(flat) != offsets[-1] or (len(flat) and not 0 <= flat.min() <= flat.max() < frames.num_rows):
-        raise CatalogError("sequences name frames that the frames catalog does not hold; run 'mumdata mine-sequences'")
-    firsts = flat[offsets[:-1]]
-    scene = _scene_numbers(frames)
-    dataset = frames.column("dataset").cast(pa.string())
-    picked = pa.table(
-        {
-            "dataset": dataset.take(pa.array(firsts)),
-            "group": frames.column("group").cast(pa.string()).take(pa.array(firsts)),
-            "path": frames.column("path").take(pa.array(firsts)),
-        }
-    ).to_pylist()
-    units = np.empty(len(firsts))
-    known: dict[tuple[str, str | None, str | None], float] = {}
-    for row, of in enumerate(picked):
-        what = (of["dataset"], of["group"], of["path"] if of["group"] is None else None)
-        if what not in known:
-            known[what] = float(rng.unit(rng.words(rng.key("holdout", *what), 1))[0])
-        units[row] = known[what]
-    return pa.table(
-        {
-            "scene": pa.array(scene[firsts], pa.int32()),
-            "num_frames": pa.array(num_frames, pa.int32()),
-            "frames": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(flat, pa.int32())),
-            "holdout_unit": pa.array(units, pa.float64()),
-        }
-    )
-
-
-def _scene_numbers(frames: pa.Table) -> np.ndarray:
-    # frames of one (split, scene, stream) are contiguous; scenes are numbered in file order
-    change = np.zeros(frames.num_rows, bool)
-    for name in ("split", "scene", "stream"):
-        codes = frames.column(name).cast(pa.string()).combine_chunks().dictionary_encode()
-        codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-        values = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        change[1:] |= values[1:] != values[:-1]
-    return np.cumsum(change).astype(np.int32)
-
-
-def _map(place: Path) -> pa.Table:
+def mapped(place: Path) -> pa.Table:
+    """Map a twin; CatalogError where it is not whole."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(place))).read_all()
     except pa.ArrowInvalid as error:
         raise CatalogError(f"{place} is not a whole Arrow file; delete it, it is built anew") from error
+
+
+def of_frames(rows: Rows, spool: Spool) -> pa.RecordBatch:
+    """Reduce frames, rows of the columns FRAMES, to what a reader needs; row number = frame_id."""
+    scene = Numbers(spool, pa.int32())
+    columns: dict[str, Strings | Codes | Numbers] = {
+        "path": Strings(spool),
+        "archive": Codes(spool),
+        "codec": Codes(spool),
+        **{name: Numbers(spool, kind) for name, kind in _NUMBERS.items()},
+    }
+    num = num_scenes = 0
+    last: tuple[str | None, ...] = ()
+    for batch in rows:
+        ids = batch.column("frame_id").to_numpy()
+        if not np.array_equal(ids, np.arange(num, num + len(ids))):
+            raise CatalogError("frame_id is not 0, 1, 2, ... in file order; run 'mumdata index' again")
+        # frames of one (split, scene, stream) are contiguous; scenes are numbered in file order
+        is_first, last = _changes([batch.column(name) for name in _SCENE], last)
+        scene.add(pa.array(num_scenes - 1 + np.cumsum(is_first), pa.int32()))
+        for name, column in columns.items():
+            column.add(batch.column(name))
+        num, num_scenes = num + len(ids), num_scenes + int(np.count_nonzero(is_first))
+    return pa.record_batch({"scene": scene.array(), **{name: column.array() for name, column in columns.items()}})
+
+
+def of_sequences(rows: Rows, groups: Rows, frames: pa.Table, spool: Spool) -> pa.RecordBatch:
+    """Reduce sequences, rows of the columns SEQUENCES, to what a sampler needs.
+
+    With a uniform hash of each one's group for holding out: a sequence belongs to the group of its first frame; frames
+    without a group stand for themselves. `groups` are rows of all frames with the columns GROUPS, `frames` their twin.
+    """
+    num_frames, of_sequence = Numbers(spool, pa.int32()), Lists(spool, pa.int32())
+    mean_overlap = Numbers(spool, pa.float32())
+    firsts = [np.empty(0, np.int32)]
+    for batch in rows:
+        lists, counts = batch.column("frames"), batch.column("num_frames").to_numpy()
+        offsets = lists.offsets.to_numpy()
+        ids = lists.values.to_numpy()[offsets[0] : offsets[-1]]
+        if not np.array_equal(np.diff(offsets), counts) or counts.min() < 1:
+            raise CatalogError("the number of frames of a sequence is not num_frames; run 'mumdata mine-sequences'")
+        if not 0 <= ids.min() <= ids.max() < frames.num_rows:
+            raise CatalogError(
+                "sequences name frames that the frames catalog does not hold; run 'mumdata mine-sequences'"
+            )
+        firsts.append(ids[offsets[:-1] - offsets[0]])
+        num_frames.add(batch.column("num_frames"))
+        of_sequence.add(lists)
+        mean_overlap.add(batch.column("mean_overlap"))
+    first = np.concatenate(firsts)
+    return pa.record_batch(
+        {
+            "scene": pa.array(_plain(frames, "scene").to_numpy()[first], pa.int32()),
+            "num_frames": num_frames.array(),
+            "frames": of_sequence.array(),
+            "holdout_unit": pa.array(_holdout_units(first, groups, _plain(frames, "path"), spool), pa.float64()),
+            "mean_overlap": mean_overlap.array(),
+        }
+    )
+
+
+def of_covisibility(read: Callable[[], Rows], num_frames: int, spool: Spool) -> pa.RecordBatch:
+    """Turn pairs, rows of the columns PAIRS that are read twice, into the neighbours of each frame.
+
+    Takes some 50 bytes a frame of memory; the neighbours, 16 bytes a pair, are put down on disk.
+    """
+    num_lower, num_upper = np.zeros(num_frames, np.int64), np.zeros(num_frames, np.int64)
+    last = -1
+    for a, b, _ in _pairs(read()):
+        keys = a << 32 | b
+        if keys[0] <= last or (np.diff(keys) <= 0).any() or (a >= b).any() or b.max() >= num_frames:
+            raise CatalogError(
+                "pairs are not in order of frame_a and frame_b, or name frames that the frames catalog does not hold; "
+                "run 'mumdata mine-sequences'"
+            )
+        last = int(keys[-1])
+        _count(a, num_upper)
+        _count(b, num_lower)
+    offsets = np.zeros(num_frames + 1, np.int64)
+    np.cumsum(num_lower + num_upper, out=offsets[1:])
+    # Pairs come in order of (a, b), so those that a frame is the second of come before those that it is the first of,
+    # and both in order of their other frame: each frame's neighbours are ascending as they are put down.
+    lower, upper = offsets[:-1].copy(), offsets[:-1] + num_lower
+    other, overlap = spool.zeros(np.int32, int(offsets[-1])), spool.zeros(np.float32, int(offsets[-1]))
+    for a, b, most in _pairs(read()):
+        place = _places(a, upper)
+        other[place], overlap[place] = b, most
+        order = np.argsort(b, kind="stable")
+        place = _places(b[order], lower)
+        other[place], overlap[place] = a[order], most[order]
+    return pa.record_batch(
+        {
+            "other": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(other)),
+            "overlap": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(overlap)),
+        }
+    )
+
+
+def _pairs(rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    # (frame_a, frame_b, the greater overlap)
+    for batch in rows:
+        a, b = (batch.column(name).to_numpy().astype(np.int64) for name in PAIRS[:2])
+        ab, ba = (batch.column(name).fill_null(0).to_numpy() for name in PAIRS[2:])
+        yield a, b, np.maximum(ab, ba)
+
+
+def _count(frames: np.ndarray, counts: np.ndarray) -> None:
+    # without a pass over all frames for each few rows
+    low = int(frames.min())
+    found = np.bincount(frames - low)
+    counts[low : low + len(found)] += found
+
+
+def _places(frames: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Take a free place for each row of frames, int64 [n] not falling; `free` holds the next one of each frame."""
+    begins = np.flatnonzero(np.diff(frames, prepend=-1))
+    counts = np.diff(begins, append=len(frames))
+    places = np.repeat(free[frames[begins]] - begins, counts) + np.arange(len(frames))
+    free[frames[begins]] += counts
+    return places
+
+
+def _changes(columns: list[pa.Array], last: tuple[str | None, ...]) -> tuple[np.ndarray, tuple[str | None, ...]]:
+    """Tell which rows differ from the one before, bool [n]; `last` is the row before the first, then the last one."""
+    change = np.zeros(len(columns[0]), bool)
+    change[0] = last != tuple(column[0].as_py() for column in columns)
+    for column in columns:
+        codes = column.cast(pa.string()).dictionary_encode().indices.fill_null(-1).to_numpy()
+        change[1:] |= codes[1:] != codes[:-1]
+    return change, tuple(column[-1].as_py() for column in columns)
+
+
+def _holdout_units(first: np.ndarray, groups: Rows, paths: pa.Array, spool: Spool) -> np.ndarray:
+    """Return the hash of the group of each of some frames, float64 in [0, 1)."""
+    dataset, group = Codes(spool), Codes(spool)
+    for batch in groups:
+        dataset.add(batch.column("dataset"))
+        group.add(batch.column("group"))
+    datasets, names = (codes.array().dictionary.to_pylist() for codes in (dataset, group))
+    of_dataset, of_group = (codes.array().indices.fill_null(-1).to_numpy()[first] for codes in (dataset, group))
+    # what stands for itself is numbered by its first frame, above all groups
+    num_named = len(datasets) * len(names)
+    own = np.where(of_group < 0, num_named + first.astype(np.int64), of_dataset * np.int64(len(names)) + of_group)
+    distinct, examples, which = np.unique(own, return_index=True, return_inverse=True)
+    units = np.empty(len(distinct))
+    for start in range(0, len(distinct), _GROUPS_AT_ONCE):
+        rows = examples[start : start + _GROUPS_AT_ONCE]
+        of_rows = zip(
+            of_dataset[rows].tolist(), of_group[rows].tolist(), paths.take(first[rows]).to_pylist(), strict=True
+        )
+        units[start : start + len(rows)] = [
+            rng.fraction(rng.key("holdout", datasets[d], None if g < 0 else names[g], path if g < 0 else None))
+            for d, g, path in of_rows
+        ]
+    return units[which]
+
+
+def _plain(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def _existing(folder: Path) -> Path:

@@ -46,6 +46,7 @@ HARMLESS = (
     "checkpoint.",
     "log.",
     "data.workers",
+    "data.start_method",
     "data.prefetch",
     "data.bad_frame_rate",
     "data.bad_frame_grace",

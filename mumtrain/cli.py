@@ -6,15 +6,22 @@ Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from mumdata.command import run as run_app
 
-__all__ = ["app", "main", "pretrain", "reconstruct", "demo"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["app", "main", "pretrain", "plan", "batch", "reconstruct", "demo"]
 
 app = typer.Typer(
     name="mumtrain",
@@ -26,6 +33,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+bench = typer.Typer(
+    help="Measure on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.add_typer(bench, name="bench")
+
+MixPath = Annotated[Path, typer.Argument(help="A mix, as written by mumdata mix.", metavar="MIX")]
+Recipe = Annotated[str, typer.Option(help="The run: mum-vitl16, mum-vitb16 or debug-cpu.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value of the recipe, e.g. optim.lr=1e-4; may be given again."),
+]
+Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default CUDA where there is one.")]
 
 
@@ -37,12 +60,9 @@ def _commands() -> None:
 
 @app.command()
 def pretrain(
-    mix: Annotated[Path, typer.Argument(help="The mix to train on, as written by mumdata mix.", metavar="MIX")],
-    recipe: Annotated[str, typer.Option(help="The run: mum-vitl16, mum-vitb16 or debug-cpu.")] = "mum-vitl16",
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value of the recipe, e.g. optim.lr=1e-4; may be given again."),
-    ] = None,
+    mix: MixPath,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder [default: runs/MIX-RECIPE].")
     ] = None,
@@ -61,6 +81,68 @@ def pretrain(
         typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
         raise typer.Exit(130) from None
     typer.echo(folder)
+
+
+@app.command()
+def plan(
+    mix: MixPath,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Devices that share the slots [default: one for each slot].")
+    ] = None,
+    num: Annotated[int, typer.Option("--num", help="Batches whose frames are looked up, 0 for none.")] = 2000,
+    format: Format = "table",
+) -> None:
+    """Tell what a run would read, before it runs.
+
+    Shares of steps, sequences and frames, how often each is seen, what drawn frames share, and what waiting costs.
+    """
+    from mumtrain.plan import plan as run
+
+    found = run(mix, recipe=recipe, set=set or [], ranks=ranks, num=num)
+    _show(found, format)
+
+
+@app.command()
+def batch(
+    mix: MixPath,
+    step: Annotated[int, typer.Option("--step", help="The step, counted from 1 as in metrics.jsonl.")],
+    slot: Annotated[int, typer.Option("--slot", help="The slot of that step, counted from 0.")] = 0,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A run's config.json, in place of a recipe and its settings.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("batch.png"),
+) -> None:
+    """Draw what a slot reads at a step, as the model gets it: a contact sheet."""
+    from mumtrain.batch import batch as run
+
+    typer.echo(run(mix, step=step, slot=slot, recipe=recipe, set=set or [], config=config, out=out))
+
+
+@bench.command("data")
+def bench_data(
+    mix: MixPath,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    workers: Annotated[
+        list[int] | None, typer.Option("--workers", help="Decoding processes to try; may be given again.")
+    ] = None,
+    sizes: Annotated[list[int] | None, typer.Option("--size", help="Sides of the views to try, in pixels.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each number of workers is tried.")] = 5.0,
+    gpu: Annotated[str, typer.Option("--gpu", help="The device to feed.")] = "H200",
+    format: Format = "table",
+) -> None:
+    """Measure how fast frames are read and decoded here, and how many cores a device needs to be fed.
+
+    Nothing is trained. By dataset and place of the bytes, by size, and by the number of decoding processes.
+    """
+    from mumtrain.bench_data import bench_data as run
+
+    found = run(mix, recipe=recipe, set=set or [], workers=workers, sizes=sizes, seconds=seconds, gpu=gpu)
+    _show(found, format)
 
 
 @app.command()
@@ -96,6 +178,31 @@ def demo(
     from mumtrain.demo import demo as run
 
     run(out, seed=seed, steps=steps)
+
+
+class _Report(Protocol):
+    # what a command found: as JSON values, as rows, and as headings (their lines) each with a narrow table or none
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_frame(self) -> pd.DataFrame: ...
+    def tables(self) -> Iterable[tuple[list[str], pd.DataFrame | None]]: ...
+
+
+def _show(found: _Report, format: str) -> None:
+    from mumdata.tables import render
+
+    if format == "json":
+        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+        return
+    if format != "table":
+        print(render(found.to_frame(), format))
+        return
+    width = shutil.get_terminal_size((80, 24)).columns
+    for heading, table in found.tables():
+        for number, line in enumerate(heading):
+            indent = "  " if number else ""
+            print(textwrap.fill(line, width, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False))
+        if table is not None:
+            print(textwrap.indent(render(table, width=width - 2), "  ") + "\n")
 
 
 def main() -> None:

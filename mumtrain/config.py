@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mumdata.errors import ConfigError, unknown
+from mumtrain.curriculum import read_stages, read_subset
 
 __all__ = [
     "Config",
@@ -42,17 +43,44 @@ class DataConfig:
     views_min: int = 2
     # most views of a sequence in a multi-view batch
     views_max: int = 24
+    # the number of views V is drawn for each slot, as in the paper, or once a step for all slots, so that devices with
+    # fewer views do not wait for those with more
+    views_per: Literal["slot", "step"] = "slot"
+    # which V frames of a sequence: `uniform`; `window:K`, out of K neighbours in the sequence (`window:2.5s`: out of
+    # that many seconds); `stride:K`, every K-th one; `covisible`, grown along pairs whose overlap is in data.overlap
+    subset: str = "uniform"
+    # LOW:HIGH, a band of overlap, or nothing: for `covisible` that of the pairs it grows along; for the other rules
+    # that of the mean overlap of the sequences drawn from (those of unknown overlap stay)
+    overlap: str = ""
+    # what a dataset's weight is a share of: of the sequences drawn, as in the paper; of the batches, each of which is
+    # then of one dataset; or of the frames drawn in the whole run
+    weighting: Literal["per_sequence", "per_batch", "per_frame"] = "per_sequence"
+    # within a dataset: each sequence alike, each scene alike, or a scene by the root of its number of sequences
+    balance: Literal["sequence", "scene", "sqrt"] = "sequence"
+    # sequences of fewer than V frames: not drawn, drawn with frames repeated, or V lowered to their length
+    short: Literal["drop", "repeat", "cap"] = "drop"
+    # a curriculum: `STEP key=value ...; STEP ...`, each stage from a step on (counted from 0) with its own
+    # views=MIN:MAX, overlap=LOW:HIGH and weight.NAME=NUMBER; what a stage does not say is as outside of it
+    stages: str = ""
     # most frames in a slot: floor(frames_per_slot / V) sequences of V views
     frames_per_slot: int = 96
     # shares of a global batch; fixed by the recipe, however many devices work on them
     slots: int = 64
     # how a frame becomes a square: its short side resized and a square cut along its long side, or a random resized
-    # crop (area 0.2 to 1, aspect ratio 3/4 to 4/3) that each view draws for itself
+    # crop that each view draws for itself
     crop: Literal["resize", "random_resized"] = "resize"
+    # least and greatest share of the frame's area in a random resized crop
+    crop_area: tuple[float, float] = (0.2, 1.0)
+    # least and greatest width / height of a random resized crop, in the frame's pixels
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     # horizontal mirroring with probability 1/2: never, one draw for a whole sequence, or one for each view
     mirror: Literal["none", "per_sequence", "per_view"] = "per_view"
-    # threads that decode images; 0 = one for each core that this process may use
-    workers: int = 0
+    # colour jitter of each view: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter
+    jitter: float = 0.0
+    # processes that decode images; 0 = decoded by the training process; -1 = one for each core it may use, at most 16
+    workers: int = -1
+    # how these processes are started
+    start_method: Literal["spawn", "fork"] = "spawn"
     # slots that are decoded ahead of the one being trained on
     prefetch: int = 3
     # training stops above this share of broken or missing images
@@ -233,7 +261,6 @@ def validate(config: Config) -> Config:
         "log.every": config.log.every,
     }
     at_least_zero: dict[str, float] = {
-        "data.workers": data.workers,
         "data.bad_frame_grace": data.bad_frame_grace,
         "optim.weight_decay": optim.weight_decay,
         "optim.warmup_steps": optim.warmup_steps,
@@ -253,17 +280,29 @@ def validate(config: Config) -> Config:
         need(number > 0, f"{key} must be above 0, not {number}")
     need(all(0 <= beta < 1 for beta in optim.betas), f"optim.betas must lie in [0, 1), not {optim.betas}")
     need(0 <= data.bad_frame_rate <= 1, f"data.bad_frame_rate must lie in 0 .. 1, not {data.bad_frame_rate}")
+    need(data.workers >= -1, f"data.workers must be -1 or more, not {data.workers}")
+    need(0 <= data.jitter < 1, f"data.jitter must lie in 0 .. 1, without 1, not {data.jitter}")
+    need(
+        0 < data.crop_area[0] <= data.crop_area[1] <= 1,
+        f"data.crop_area must be two shares of the area, the lower one first, not {data.crop_area}",
+    )
+    need(
+        0 < data.crop_aspect[0] <= data.crop_aspect[1],
+        f"data.crop_aspect must be two ratios of width to height, the lower one first, not {data.crop_aspect}",
+    )
     need(0 < config.mask.ratio < 1, f"mask.ratio must lie between 0 and 1, not {config.mask.ratio}")
 
     need(
         data.views_min <= data.views_max,
         f"data.views_min={data.views_min} exceeds data.views_max={data.views_max}; lower the first or raise the second",
     )
-    need(
-        data.views_max <= data.frames_per_slot,
-        f"data.views_max={data.views_max} exceeds data.frames_per_slot={data.frames_per_slot}; a slot must hold at "
-        "least one sequence",
-    )
+    read_subset(data.subset)
+    for stage in read_stages(data.stages, data.views_min, data.views_max, data.overlap):
+        need(
+            stage.views_max <= data.frames_per_slot,
+            f"data.views_max={stage.views_max} exceeds data.frames_per_slot={data.frames_per_slot}; a slot must hold "
+            "at least one sequence",
+        )
     need(
         data.size % model.patch == 0,
         f"data.size={data.size} is no multiple of model.patch={model.patch}; try "

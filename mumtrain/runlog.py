@@ -1,7 +1,7 @@
 """What a run writes about itself while it trains.
 
 In: losses (left on the device until they are needed) and what the loader met. Out: metrics.jsonl, tensorboard/,
-quarantine-0.jsonl and a progress bar on standard error.
+quarantine-<rank>.jsonl and a progress bar on standard error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mumdata.errors import MumError
 from mumdata.files import write_text
 from mumtrain.config import Config
-from mumtrain.views import BadFrame, Loaded
+from mumtrain.loader import BadFrame, Loaded
 
 __all__ = ["RunLog"]
 
@@ -29,8 +29,11 @@ __all__ = ["RunLog"]
 class RunLog:
     """Collects the steps since the last line and writes the next; use it in a `with`, so that files are closed."""
 
-    def __init__(self, run: Path, config: Config, start: int, state: dict[str, Any] | None) -> None:
-        """`state` is what `state_dict` returned at step `start`, None for a new run; lines beyond it are dropped."""
+    def __init__(self, run: Path, config: Config, start: int, state: dict[str, Any] | None, *, rank: int = 0) -> None:
+        """`state` is what `state_dict` returned at step `start`, None for a new run; lines beyond it are dropped.
+
+        `rank` is the process's number: each lists the broken images that it met by itself.
+        """
         # imported here: it takes a second, and only a training run needs it
         from torch.utils.tensorboard import SummaryWriter
 
@@ -45,7 +48,7 @@ class RunLog:
         self._wait_s = 0.0
         self._since = time.perf_counter()
         self._first_step = start + 1 - len(self._losses)
-        self._metrics_path, self._quarantine_path = run / "metrics.jsonl", run / "quarantine-0.jsonl"
+        self._metrics_path, self._quarantine_path = run / "metrics.jsonl", run / f"quarantine-{rank}.jsonl"
         _drop_lines_after(self._metrics_path, start)
         known = _drop_lines_after(self._quarantine_path, start)
         self._told = {(line["dataset"], line["archive"], line["path"]) for line in known}
@@ -90,7 +93,9 @@ class RunLog:
             self._quarantine(loaded.bad)
         data = self.config.data
         if self.frames_read >= data.bad_frame_grace and self.bad_frames > data.bad_frame_rate * self.frames_read:
-            names = sorted({f"{dataset}: {path}" for dataset, _, path in self._told})
+            names = sorted(
+                f"{dataset}: {path}" + (f" in {archive}" if archive else "") for dataset, archive, path in self._told
+            )
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise MumError(
                 f"{self.bad_frames} of {self.frames_read} images read are broken or missing, more than "

@@ -7,65 +7,32 @@ run resumes with a step number, and any number of processes agree on who reads w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from mumdata import rng
-from mumdata.catalog import Mix, map_sequences
-from mumdata.errors import ConfigError
+from mumdata.catalog import Mix, MixDataset, map_covisibility, map_frames, map_sequences
+from mumdata.errors import ConfigError, unknown
 from mumtrain.config import Config
+from mumtrain.curriculum import Band, Stage, read_stages, read_subset, stage_at
+from mumtrain.frame_subsets import check_subset
+from mumtrain.law import Law
+from mumtrain.sequence_index import SequenceIndex, build_index
+from mumtrain.sequence_table import SequenceTable
+from mumtrain.stage_draw import StageDraw
 
-__all__ = ["SequenceTable", "Drawn", "Batch", "Sampler", "open_sampler"]
+__all__ = ["SequenceTable", "Drawn", "Batch", "Law", "Sampler", "open_sampler", "rank_slots"]
 
 logger = logging.getLogger(__name__)
 
-
-class SequenceTable:
-    """The sequences of one dataset: which may be drawn, and the frames of each, as views over the mapped file."""
-
-    def __init__(
-        self, table: pa.Table, *, name: str, weight: float, single_view: bool, min_frames: int, holdout: float
-    ) -> None:
-        self.name, self.weight, self.single_view, self.min_frames = name, weight, single_view, max(1, min_frames)
-        # offsets and values are views over the Arrow buffers: no copy, no Python object for a sequence
-        chunks = table.column("frames").chunks
-        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
-        self._first_row = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        lengths = table.column("num_frames").to_numpy()
-        drawable = np.flatnonzero(
-            (table.column("holdout_unit").to_numpy() >= holdout) & (lengths >= self.min_frames)
-        ).astype(np.int32)
-        # longest first, equal lengths in file order: the sequences with at least V frames are a prefix
-        self._rows = drawable[np.argsort(-lengths[drawable], kind="stable")]
-        self._negative_lengths = -lengths[self._rows].astype(np.int32)
-
-    @property
-    def longest(self) -> int:
-        """Frames of the longest sequence that may be drawn; 0 where there is none."""
-        return -int(self._negative_lengths[0]) if len(self._rows) else 0
-
-    def num_eligible(self, views: int) -> int:
-        """Return how many sequences may be drawn and have at least max(views, min_frames) frames; O(log n)."""
-        return int(np.searchsorted(self._negative_lengths, -views, side="right"))
-
-    def row(self, rank: int) -> int:
-        """Return the row, in the catalog's order, of the sequence at a place of the order by length."""
-        return int(self._rows[rank])
-
-    def frames(self, row: int) -> np.ndarray:
-        """Return the frame ids of a sequence, a read-only int32 view over the mapped file."""
-        chunk = int(np.searchsorted(self._first_row, row, side="right")) - 1
-        place = row - self._first_row[chunk]
-        begin, end = self._offsets[chunk][place : place + 2]
-        return self._values[chunk][begin:end]
+# stages whose sorted sequences are kept: prefetching goes to and fro between two
+_KEPT_STAGES = 2
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """One sequence of a batch: its dataset's number in the mix, its row there, and the V frame ids drawn from it."""
 
     dataset: int
@@ -86,94 +53,179 @@ class Batch:
 class Sampler:
     """Draws batches: with the single-view datasets' share of the weight a batch of single images, else V views each.
 
-    V is uniform in views_min .. min(views_max, longest sequence); then come floor(frames_per_slot / V) sequences, for
-    each of which first the dataset is drawn, by weight among those with a sequence of at least max(V, min_frames)
-    frames, then one of these sequences uniformly, then V different frames of it uniformly.
+    V is uniform in views_min .. min(views_max, longest sequence), drawn for each slot or, with `views_per=step`, once
+    for all slots of a step. Then come floor(frames_per_slot / V) sequences; for each of them first the dataset is
+    drawn, by weight among those with a sequence that may be drawn, then the sequence, then V frames of it by
+    `data.subset` (see `mumtrain.frame_subsets`).
+
+    * `weighting`: a weight is a dataset's share of such draws; with `per_batch` the dataset is drawn once for the
+      batch; with `per_frame` the weights are scaled until each is the dataset's share of all frames of the stage, as
+      near as its number of long sequences allows. A stage's weights replace those of the mix.
+    * `balance`: within a dataset each sequence alike; or a scene among those with a sequence that may be drawn, each
+      alike or by the root of its number of sequences of any length, then one of its sequences that may be drawn, each
+      alike.
+    * `short`: sequences of at least max(V, min_frames) frames may be drawn; with `repeat` all of at least min_frames,
+      for each V up to views_max; with `cap` a sequence of at least max(views_min, min_frames) frames is drawn first, by
+      the weights as given, V is lowered to its length where that is less, and then the batch is drawn as ever.
+    * a stage's band of overlap leaves out sequences by their mean overlap, except with `subset=covisible`.
     """
 
     def __init__(self, tables: Sequence[SequenceTable], config: Config) -> None:
-        """Raises ConfigError where nothing can be drawn, saying which limit excludes it."""
+        """Raises ConfigError where nothing can be drawn in a stage, saying which limit excludes it."""
+        self.tables, self.seed, self._data = tuple(tables), config.seed, config.data
+        self._subset = read_subset(config.data.subset)
         data = config.data
-        self.tables = tuple(tables)
-        self.seed, self.frames_per_slot, self.views_min = config.seed, data.frames_per_slot, data.views_min
-        weighted = [number for number, table in enumerate(self.tables) if table.weight > 0]
-        if not weighted:
-            raise ConfigError("the mix has no dataset with a weight above 0; write it again with mumdata mix")
-        single = [number for number in weighted if self.tables[number].single_view]
-        multi = [number for number in weighted if not self.tables[number].single_view]
-        longest = max((self.tables[number].longest for number in multi), default=0)
-        self.views_max = min(data.views_max, longest)
-        if single and not any(self.tables[number].longest for number in single):
-            raise ConfigError(f"no sequence may be drawn from {self._told(single)}; lower holdout or leave them out")
-        if multi and longest < self.views_min:
-            raise ConfigError(
-                f"no sequence has data.views_min={self.views_min} frames in {self._told(multi)}; mine longer sequences "
-                "or lower min_frames, holdout or data.views_min"
-            )
-        for number in weighted:
-            table = self.tables[number]
-            if table.longest < (1 if table.single_view else self.views_min):
-                logger.warning(
-                    "dataset %s has weight %g but is never drawn: its longest sequence with at least %d frames that is "
-                    "not held out has %d",
-                    *(table.name, table.weight, table.min_frames, table.longest),
-                )
-        total = sum(self.tables[number].weight for number in weighted)
-        self.single_share = sum(self.tables[number].weight for number in single) / total if multi else 1.0
-        # for each V, the datasets that have sequences long enough, their number of them, and the running sum of weights
-        self._choices = {(True, 1): self._choice(single, 1)} if single else {}
-        for views in range(self.views_min, self.views_max + 1) if multi else ():
-            self._choices[False, views] = self._choice(multi, views)
-
-    def _told(self, numbers: list[int]) -> str:
-        return ", ".join(
-            f"{self.tables[n].name} (longest {self.tables[n].longest}, min_frames {self.tables[n].min_frames})"
-            for n in numbers
-        )
-
-    def _choice(self, numbers: list[int], views: int) -> tuple[list[int], list[int], np.ndarray]:
-        able = [number for number in numbers if self.tables[number].num_eligible(views)]
-        counts = [self.tables[number].num_eligible(views) for number in able]
-        return able, counts, np.cumsum([self.tables[number].weight for number in able])
+        self.stages = read_stages(data.stages, data.views_min, data.views_max, data.overlap)
+        self._longest: dict[Band | None, list[int]] = {}
+        self._views_max = [self._check(stage) for stage in self.stages]
+        self._tell_mute()
+        weighted = {n for stage in self.stages for n, weight in enumerate(self._weights(stage)) if weight > 0}
+        check_subset(self._subset, [self.tables[n] for n in sorted(weighted) if not self.tables[n].single_view])
+        self._drawn_last: dict[int, tuple[Band | None, tuple[SequenceIndex, ...], StageDraw]] = {}
 
     def batch(self, step: int, slot: int) -> Batch:
-        """Return what a slot reads at a step; any step costs the same."""
-        kind, spread = rng.words(rng.key(self.seed, step, slot, "batch"), 2)
-        is_single = bool(rng.unit(kind) < self.single_share)
-        views = 1 if is_single else self.views_min + int(rng.below(spread, self.views_max - self.views_min + 1))
-        drawn = tuple(
-            self.draw(step, slot, number, views, is_single) for number in range(self.frames_per_slot // views)
-        )
-        return Batch(step, slot, views, drawn)
+        """Return what a slot reads at a step (both from 0); any step costs the same."""
+        stage = self._stage(step)
+        key = rng.key(self.seed, step, slot, "batch")
+        kind = stage.kind(key if self._data.views_per == "slot" else rng.key(self.seed, step, "views"))
+        datasets, rows, frames = stage.draw(key, 0, self._data.frames_per_slot // kind[1], kind, 0)
+        return Batch(step, slot, kind[1], tuple(map(Drawn, datasets, rows, frames)))
 
     def draw(self, step: int, slot: int, number: int, views: int, is_single: bool, attempt: int = 0) -> Drawn:
-        """Draw one sequence of a batch and its frames; another `attempt` draws another one in its place."""
-        key = rng.key(self.seed, step, slot, number, "sequence", attempt)
-        which, rank = rng.words(key, 2)
-        able, counts, cumulative = self._choices[is_single, views]
-        # the last dataset also takes what rounding leaves beyond the sum
-        place = min(int(np.searchsorted(cumulative, rng.unit(which) * cumulative[-1], side="right")), len(able) - 1)
-        table = self.tables[able[place]]
-        row = table.row(int(rng.below(rank, counts[place])))
-        frames = table.frames(row)
-        chosen = rng.choose(rng.key(key, "frames"), len(frames), views)
-        return Drawn(able[place], row, frames[chosen])
+        """Draw sequence `number` of a batch alone; another `attempt` draws another one in its place."""
+        key = rng.key(self.seed, step, slot, "batch")
+        datasets, rows, frames = self._stage(step).draw(key, number, 1, (is_single, views), attempt)
+        return Drawn(datasets[0], rows[0], frames[0])
+
+    def law(self, stage: int = 0) -> Law:
+        """Return the probabilities that the batches of a stage (a number of `stages`) are drawn by."""
+        return self._opened(stage).law
+
+    def _stage(self, step: int) -> StageDraw:
+        return self._opened(stage_at(self.stages, step) if len(self.stages) > 1 else 0)
+
+    def _opened(self, number: int) -> StageDraw:
+        # sorted when first needed, and not kept for long: each stage may have an order of all sequences of its own
+        if number in self._drawn_last:
+            return self._drawn_last[number][2]
+        stage = self.stages[number]
+        band = self._filter(stage)
+        kept = [indexes for of, indexes, _ in self._drawn_last.values() if of == band]
+        while len(self._drawn_last) >= _KEPT_STAGES:
+            del self._drawn_last[next(iter(self._drawn_last))]
+        size, balance = self._data.frames_per_slot, self._data.balance
+        indexes = kept[0] if kept else tuple(build_index(table, balance, band, size) for table in self.tables)
+        weights = self._weights(stage)
+        made = StageDraw(self.tables, indexes, weights, stage, self._views_max[number], self._data, self._subset)
+        self._drawn_last[number] = (band, indexes, made)
+        return made
+
+    def _weights(self, stage: Stage) -> list[float]:
+        named = dict(stage.weights)
+        names = [table.name for table in self.tables]
+        for name in named:
+            if name not in names:
+                raise unknown("dataset of data.stages", name, names)
+        return [named.get(table.name, table.weight) for table in self.tables]
+
+    def _filter(self, stage: Stage) -> Band | None:
+        return None if self._subset.kind == "covisible" else stage.band
+
+    def _longest_of(self, stage: Stage) -> list[int]:
+        band = self._filter(stage)
+        if band not in self._longest:
+            self._longest[band] = [table.longest_in(band) for table in self.tables]
+        return self._longest[band]
+
+    def _check(self, stage: Stage) -> int:
+        # the most views of a multi-view batch of the stage
+        weights, longest = self._weights(stage), self._longest_of(stage)
+        where = f"data.stages, from step {stage.start} on: " if len(self.stages) > 1 else ""
+        weighted = [number for number, weight in enumerate(weights) if weight > 0]
+        if not weighted:
+            remedy = "write it again with mumdata mix" if not stage.weights else "give one of them a weight"
+            raise ConfigError(f"{where}the mix has no dataset with a weight above 0; {remedy}")
+        single = [number for number in weighted if self.tables[number].single_view]
+        multi = [number for number in weighted if not self.tables[number].single_view]
+        if single and not any(longest[number] for number in single):
+            raise ConfigError(
+                f"{where}no sequence may be drawn from {self._told(single, longest)}; lower holdout or leave them out"
+            )
+        most = max((longest[number] for number in multi), default=0)
+        least = 1 if self._data.short == "repeat" else stage.views_min
+        if multi and most < least:
+            band = self._filter(stage)
+            within = f" and a mean overlap of {band.low:g} to {band.high:g}" if band else ""
+            raise ConfigError(
+                f"{where}no sequence has data.views_min={stage.views_min} frames{within} in "
+                f"{self._told(multi, longest)}; mine longer sequences or lower min_frames, holdout or data.views_min"
+                f"{', or widen the band' if band else ''}"
+            )
+        return stage.views_max if self._data.short == "repeat" else min(stage.views_max, most)
+
+    def _told(self, numbers: Iterable[int], longest: Sequence[int]) -> str:
+        return ", ".join(
+            f"{self.tables[n].name} (longest {longest[n]}, min_frames {self.tables[n].min_frames})" for n in numbers
+        )
+
+    def _tell_mute(self) -> None:
+        # datasets that have a weight and yet no sequence that may be drawn, once for each dataset
+        told: set[int] = set()
+        for stage in self.stages:
+            longest = self._longest_of(stage)
+            for number, (table, weight) in enumerate(zip(self.tables, self._weights(stage), strict=True)):
+                least = 1 if table.single_view or self._data.short == "repeat" else stage.views_min
+                if weight <= 0 or longest[number] >= least or number in told:
+                    continue
+                told.add(number)
+                logger.warning(
+                    "dataset %s has weight %g but is never drawn%s: its longest sequence with at least %d frames that "
+                    "is not held out%s has %d",
+                    *(table.name, weight, f" from step {stage.start} on" if len(self.stages) > 1 else ""),
+                    *(table.min_frames, " and lies in the band of overlap" if self._filter(stage) else ""),
+                    longest[number],
+                )
+
+
+def rank_slots(rank: int, num_ranks: int, num_slots: int) -> range:
+    """Return the slots that a rank works on: as many for each rank, side by side.
+
+    Raises ConfigError where the ranks do not divide the slots, or the rank is none of them.
+    """
+    if num_ranks < 1 or not 0 <= rank < num_ranks:
+        raise ConfigError(f"rank {rank} is not one of {num_ranks} ranks, which are counted from 0")
+    if num_slots % num_ranks:
+        fitting = ", ".join(str(n) for n in range(1, num_slots + 1) if num_slots % n == 0)
+        raise ConfigError(
+            f"{num_ranks} ranks do not divide data.slots={num_slots}; start one of {fitting} ranks, or set data.slots "
+            "(which changes the global batch)"
+        )
+    each = num_slots // num_ranks
+    return range(rank * each, (rank + 1) * each)
 
 
 def open_sampler(mix: Mix, config: Config) -> Sampler:
-    """Map the sequences of a mix and return the sampler over them.
+    """Map the sequences of a mix, and what the rule for frames needs, and return the sampler over them.
 
     Raises ConfigError where nothing can be drawn, CatalogError where the catalogs do not fit the mix.
     """
-    tables = [
-        SequenceTable(
+    subset = read_subset(config.data.subset)
+
+    def opened(dataset: MixDataset) -> SequenceTable:
+        times = pairs = None
+        if subset.in_seconds and not dataset.single_view:
+            times = map_frames(dataset).column("timestamp_s")
+        if subset.kind == "covisible" and not dataset.single_view:
+            pairs = map_covisibility(dataset)
+        return SequenceTable(
             map_sequences(dataset),
             name=dataset.name,
             weight=dataset.weight,
             single_view=dataset.single_view,
             min_frames=dataset.min_frames,
             holdout=dataset.holdout,
+            timestamps=times,
+            pairs=pairs,
         )
-        for dataset in mix.datasets
-    ]
-    return Sampler(tables, config)
+
+    return Sampler([opened(dataset) for dataset in mix.datasets], config)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mumdata.catalog import Mix, dataset_root, map_frames, open_mix
+from mumdata.catalog import Mix, open_mix
 from mumdata.errors import MumError, unknown
 from mumdata.files import write_text
 from mumtrain.checkpoint import (
@@ -29,14 +29,15 @@ from mumtrain.checkpoint import (
     save_checkpoint,
 )
 from mumtrain.config import Config, apply, to_dict
+from mumtrain.feed import Feed, Slot, open_feed
+from mumtrain.loader import Loader, open_frames
 from mumtrain.masking import MASKS
 from mumtrain.objectives import build_model
 from mumtrain.optim import build_optimizer, lr_at, set_lr
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.runlog import RunLog
-from mumtrain.runtime import Runtime, num_cores, select_runtime
+from mumtrain.runtime import Runtime, select_runtime
 from mumtrain.sampler import open_sampler
-from mumtrain.views import FrameTable, Loaded, Loader
 
 __all__ = ["pretrain", "Trainer", "slot_loss", "grad_norm"]
 
@@ -100,7 +101,7 @@ class Trainer:
     ) -> None:
         self.mix, self.config, self.runtime, self.run = mix, config, runtime, run
         self.sampler = open_sampler(mix, config)
-        self.frames = [FrameTable(d.name, dataset_root(d), map_frames(d)) for d in mix.datasets]
+        self.frames = open_frames(mix)
         self.model = build_model(config, device=runtime.device)
         self.optimizer = build_optimizer(self.model, config)
         self.start = 0
@@ -112,22 +113,19 @@ class Trainer:
 
     def run_steps(self) -> None:
         """Run the steps that are left, logging and saving on the way."""
-        import cv2
-
-        # the decoding threads already use every core; OpenCV's own ones would only get in their way
-        cv2.setNumThreads(1)
         config, steps = self.config, range(self.start, self.config.steps)
-        workers = config.data.workers or num_cores()
+        if not steps:
+            return
         keys = ((step, slot) for step in steps for slot in range(config.data.slots))
         with (
-            Loader(self.sampler, self.frames, config, workers=workers) as loader,
+            Loader(self.sampler, self.frames, config) as loader,
+            open_feed(loader, loader.load(keys), self.runtime) as feed,
             RunLog(self.run, config, self.start, self._log_state) as log,
         ):
-            loaded = loader.load(keys)
             for step in steps:
-                self._step(step, loaded, log)
+                self._step(step, feed, log)
 
-    def _step(self, step: int, loaded: Iterator[Loaded], log: RunLog) -> None:
+    def _step(self, step: int, feed: Feed, log: RunLog) -> None:
         config, done = self.config, step + 1
         logs = done % config.log.every == 0 or done == config.steps
         saves = done % config.checkpoint.every == 0 or done == config.steps
@@ -137,8 +135,8 @@ class Trainer:
         total = torch.zeros((), device=self.runtime.device)
         for _ in range(config.data.slots):
             before = time.perf_counter()
-            slot = next(loaded)
-            log.add_slot(slot, time.perf_counter() - before)
+            slot = next(feed)
+            log.add_slot(slot.loaded, time.perf_counter() - before)
             # the step's loss is the mean of the slots' means, however many frames each of them holds
             loss = slot_loss(self.model, slot, self.runtime) / config.data.slots
             loss.backward()
@@ -180,13 +178,10 @@ class Trainer:
         )
 
 
-def slot_loss(model: nn.Module, loaded: Loaded, runtime: Runtime) -> torch.Tensor:
+def slot_loss(model: nn.Module, slot: Slot, runtime: Runtime) -> torch.Tensor:
     """Return the loss of a slot, a float32 scalar on the device."""
-    views, kept, masked = (
-        runtime.to_device(torch.from_numpy(array)) for array in (loaded.views, loaded.masks.kept, loaded.masks.masked)
-    )
     with runtime.autocast():
-        loss: torch.Tensor = model(views, kept, masked)
+        loss: torch.Tensor = model(slot.views, slot.kept, slot.masked)
     return loss
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from mumdata import rng
 from mumdata.errors import ConfigError
 from mumtrain.config import Config, apply
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Batch, Sampler, SequenceTable
+from mumtrain.sequence_index import build_index
 
 
 def make_table(lengths: list[int], units: list[float] | None = None, num_chunks: int = 1) -> pa.Table:
@@ -85,7 +87,7 @@ def test_frequencies_are_those_of_the_paper() -> None:
         sequences([1] * 5, name="single", weight=0.2, single_view=True, min_frames=1),
     ]
     sampler = Sampler(tables, config())
-    assert sampler.single_share == pytest.approx(0.2)
+    assert sampler.law().probabilities[sampler.law().kinds.index((True, 1))] == pytest.approx(0.2)
     single = np.zeros(2, int)
     views = dict.fromkeys(range(2, 7), 0)
     datasets = {v: [0, 0] for v in range(2, 7)}
@@ -131,14 +133,19 @@ def test_a_batch_is_a_function_of_seed_step_and_slot() -> None:
     assert not all(same(one.batch(s, 0), reseeded.batch(s, 0)) for s in range(5))
 
 
-def test_a_far_step_costs_no_more_than_the_first() -> None:
-    """Counted in work, not time: no step before it is asked for."""
+def test_a_far_step_costs_no_more_than_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in work, not time: no key but the step's own is asked for."""
     sampler = Sampler([sequences([12, 8, 30, 5])], config())
-    asked = []
-    draw = sampler.draw
-    sampler.draw = lambda *words: asked.append(words) or draw(*words)  # type: ignore[method-assign,func-returns-value]
-    batch = sampler.batch(10**6, 2)
-    assert len(asked) == len(batch.sequences)
+    asked: list[tuple[int | str | None, ...]] = []
+    key = rng.key
+
+    def counted(*parts: int | str | None) -> int:
+        asked.append(parts)
+        return key(*parts)
+
+    monkeypatch.setattr(rng, "key", counted)
+    sampler.batch(10**6, 2)
+    assert asked == [(0, 10**6, 2, "batch")]
 
 
 @settings(max_examples=60, deadline=None)
@@ -155,7 +162,10 @@ def test_eligible_sequences_are_those_of_brute_force(
     table = sequences(lengths, units=units, min_frames=min_frames, holdout=holdout, num_chunks=num_chunks)
     for views in range(1, 14):
         wanted = {r for r, (n, u) in enumerate(rows) if n >= max(views, min_frames) and not u < holdout}
-        assert {table.row(rank) for rank in range(table.num_eligible(views))} == wanted
+        assert table.num_eligible(views) == len(wanted)
+        index = build_index(table, "sequence", None, 12)
+        eligible = index.rows[: index.num_sequences(views) if views <= 12 else 0]
+        assert set(map(int, eligible)) == wanted
     starts = np.cumsum([0, *lengths])
     for row, length in enumerate(lengths):
         assert table.frames(row).tolist() == list(range(starts[row], starts[row] + length))
@@ -182,8 +192,7 @@ def test_every_view_of_a_sequence_is_another_frame_of_it() -> None:
 
 
 def test_held_out_sequences_are_never_drawn() -> None:
-    rng = np.random.default_rng(0)
-    units = rng.random(60).tolist()
+    units = np.random.default_rng(0).random(60).tolist()
     sampler = Sampler([sequences([5] * 60, units=units, holdout=0.4)], config())
     drawn = {d.sequence for step in range(600) for d in sampler.batch(step, 0).sequences}
     assert drawn == {row for row, unit in enumerate(units) if unit >= 0.4}

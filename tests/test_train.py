@@ -1,4 +1,4 @@
-"""Runs: views from files, bad images, checkpoints, resuming bit for bit, and the pictures drawn from them."""
+"""Runs: crops, bad images, checkpoints, resuming bit for bit, and the pictures drawn from them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ import json
 import logging
 import pickle
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 import mumtrain.train
-import mumtrain.views
 from mumdata.catalog import open_mix
 from mumdata.errors import CatalogError, ConfigError, DecodeError, MumError
 from mumtrain.checkpoint import list_checkpoints, load_checkpoint, restore_model
 from mumtrain.config import Config, apply
 from mumtrain.crops import crop_box, cut, reduction, square_box
+from mumtrain.feed import open_feed
+from mumtrain.loader import Loader
 from mumtrain.objectives import MultiViewMae, build_model
 from mumtrain.optim import lr_at
 from mumtrain.recipes import recipe
 from mumtrain.reconstruct import reconstruct, reconstruct_views
-from mumtrain.sampler import Sampler, SequenceTable
 from mumtrain.train import Trainer, pretrain, slot_loss
-from mumtrain.views import FrameTable, Loaded, Loader
 from tests.conftest import write_picture
 
 THIN = [
@@ -37,7 +34,7 @@ THIN = [
     "data.size=32",
     "data.frames_per_slot=8",
     "data.views_max=4",
-    "data.workers=2",
+    "data.workers=0",
     "model.encoder.width=32",
     "model.encoder.depth=1",
     "model.encoder.heads=2",
@@ -82,99 +79,11 @@ def assert_same(one: Any, other: Any) -> None:
         assert one == other
 
 
-# ---- a loader over a few files
-
-
-def make_loader(
-    root: Path, sequences: list[list[str]], config: Config, *, sized: bool = True, workers: int = 2
-) -> Loader:
-    """A loader over files that may not all be whole; stored sizes are unknown unless `sized`."""
-    names = [name for names in sequences for name in names]
-    shapes = [image.shape if (image := cv2.imread(str(root / name))) is not None else None for name in names]
-    none: list[None] = [None] * len(names)
-    frames = pa.table(
-        {
-            "path": pa.array(names, pa.large_string()),
-            "archive": pa.array(none, pa.large_string()),
-            "codec": pa.array(none, pa.large_string()),
-            "offset": pa.array(none, pa.int64()),
-            "bytes": pa.array(none, pa.int64()),
-            "width": pa.array([s[1] if s and sized else None for s in shapes], pa.int32()),
-            "height": pa.array([s[0] if s and sized else None for s in shapes], pa.int32()),
-            "upright_quarter_turns": pa.array(none, pa.int8()),
-        }
-    )
-    ends = np.cumsum([0, *map(len, sequences)])
-    rows = [list(range(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]  # noqa: RUF007
-    table = pa.table(
-        {
-            "num_frames": pa.array([len(row) for row in rows], pa.int32()),
-            "frames": pa.array(rows, pa.large_list(pa.int32())),
-            "holdout_unit": pa.array([0.5] * len(rows), pa.float64()),
-        }
-    )
-    single = max(len(row) for row in rows) == 1
-    tables = [SequenceTable(table, name="toy", weight=1, single_view=single, min_frames=1, holdout=0)]
-    return Loader(Sampler(tables, config), [FrameTable("toy", root, frames)], config, workers=workers)
-
-
-def load(loader: Loader, steps: Sequence[int] = (0, 1, 2)) -> list[Loaded]:
-    with loader:
-        return list(loader.load((step, slot) for step in steps for slot in (0, 1)))
-
-
-def photos(root: Path, num: int, sequence: str = "a") -> list[str]:
-    names = [f"{sequence}/{i}.jpg" for i in range(num)]
-    for i, name in enumerate(names):
-        write_picture(root / name, 40 + i, 36, seed=i)
-    return names
-
-
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_views_do_not_depend_on_threads_or_prefetching(tmp_path: Path) -> None:
-    names = photos(tmp_path, 6)
-    for crop in ("resize", "random_resized"):
-        config = thin(f"data.crop={crop}")
-        one = load(make_loader(tmp_path, [names], config, workers=1))
-        other = load(make_loader(tmp_path, [names], thin(f"data.crop={crop}", "data.prefetch=1"), workers=4))
-        late = load(make_loader(tmp_path, [names], config), steps=(2,))
-        assert len(one) == 6
-        for a, b in zip(one + one[4:], other + late, strict=True):
-            assert np.array_equal(a.views, b.views)
-            assert np.array_equal(a.masks.kept, b.masks.kept)
-            assert a.batch.step == b.batch.step
-        assert not np.array_equal(one[0].views[:1, :1], one[1].views[:1, :1])
-        assert one[0].num_read == one[0].views.shape[0] * one[0].views.shape[1]
-
-
-def test_unknown_sizes_give_the_same_views(tmp_path: Path) -> None:
-    names = photos(tmp_path, 4)
-    known, unknown = (load(make_loader(tmp_path, [names], thin(), sized=sized)) for sized in (True, False))
-    for a, b in zip(known, unknown, strict=True):
-        assert np.array_equal(a.views, b.views)
-
-
-@pytest.mark.parametrize("mirror", ["none", "per_sequence", "per_view"])
-def test_mirroring(tmp_path: Path, mirror: str) -> None:
-    """A picture dark on the left and bright on the right tells how often each view of a sequence is mirrored."""
-    ramp = np.broadcast_to(np.linspace(0, 255, 48).astype(np.uint8)[None, :, None], (40, 48, 3))
-    for i in range(4):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), ramp)
-    config = thin(f"data.mirror={mirror}", "data.views_min=4")
-    loaded = load(make_loader(tmp_path, [[f"{i}.png" for i in range(4)]], config), steps=range(60))
-    mirrored = np.concatenate(
-        [item.views[..., :4].mean((2, 3, 4)) > item.views[..., -4:].mean((2, 3, 4)) for item in loaded]
-    )
-    assert mirrored.shape == (240, 4)
-    if mirror == "none":
-        assert not mirrored.any()
-        return
-    assert 0.4 < mirrored.mean() < 0.6
-    whole_sequences = (mirrored == mirrored[:, :1]).all(1).mean()
-    assert whole_sequences == 1 if mirror == "per_sequence" else whole_sequences < 0.3
+# ---- crops
 
 
 def test_a_view_shows_its_box(tmp_path: Path) -> None:
@@ -214,68 +123,6 @@ def test_boxes_of_the_crop_rules() -> None:
         assert area.min() > 0.19
     assert crop_box("random_resized", 10, 1000, 0)[2:] == (10, 13)  # no draw fits: the largest centred box
     assert [reduction((0, 0, side, side), 100) for side in (90, 100, 199, 200, 450, 800, 9000)] == [1, 1, 1, 2, 4, 8, 8]
-
-
-def test_a_truncated_image_is_replaced_by_another_of_its_sequence(tmp_path: Path) -> None:
-    one, other = photos(tmp_path, 6), photos(tmp_path, 6, "b")
-    whole = load(make_loader(tmp_path, [one, other], thin()), steps=range(8))
-    truncate(tmp_path / one[2])
-    (tmp_path / one[4]).unlink()
-    broken = load(make_loader(tmp_path, [one, other], thin()), steps=range(8))
-    again = load(make_loader(tmp_path, [one, other], thin(), workers=1), steps=range(8))
-    num_bad = 0
-    for before, after, repeated in zip(whole, broken, again, strict=True):
-        assert np.array_equal(after.views, repeated.views)
-        assert after.bad == repeated.bad
-        num_bad += len(after.bad)
-        assert after.num_read == len(after.batch.sequences) * after.batch.views + len(after.bad)
-        for number, drawn in enumerate(before.batch.sequences):
-            for view, frame_id in enumerate(drawn.frame_ids):
-                position = number * before.batch.views + view
-                of_this = [bad for bad in after.bad if bad.position == position]
-                # only the views of the two files change, and the view is an image all the same
-                assert bool(of_this) == (frame_id in (2, 4))
-                assert np.array_equal(before.views[number, view], after.views[number, view]) == (not of_this)
-                assert after.views[number, view].std() > 10
-    assert num_bad > 10
-    reasons = {(bad.path, bad.reason) for item in broken for bad in item.bad}
-    assert reasons == {("a/2.jpg", "unreadable"), ("a/4.jpg", "missing")}
-
-
-def test_a_sequence_without_a_good_image_gives_way_to_another(tmp_path: Path) -> None:
-    single = photos(tmp_path, 5)
-    truncate(tmp_path / single[1])
-    loaded = load(make_loader(tmp_path, [[name] for name in single], thin()), steps=range(6))
-    assert sum(len(item.bad) for item in loaded) > 5
-    assert all((item.views.std((2, 3, 4)) > 10).all() for item in loaded)
-    for name in single:
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(MumError, match=r"no readable image.*toy: a/\d.jpg"):
-        load(make_loader(tmp_path, [[name] for name in single], thin()))
-
-
-def test_a_disk_that_fails_is_an_error_and_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mumtrain.views, "RETRY_PAUSES_S", (0.0, 0.0))
-    names = photos(tmp_path / "disk", 4)
-    read, tries = mumtrain.views.read_image, []
-
-    def sometimes(root: Path, path: str, **options: Any) -> np.ndarray:
-        tries.append(path)
-        if tries.count(path) <= fails:
-            raise OSError(5, "Input/output error")
-        return read(root, path, **options)
-
-    monkeypatch.setattr(mumtrain.views, "read_image", sometimes)
-    fails = 2
-    assert not any(item.bad for item in load(make_loader(tmp_path / "disk", [names], thin(), workers=1), steps=(0,)))
-    fails = 10**6
-    with pytest.raises(MumError, match=r"a/\d.jpg of toy under .*disk: Input/output error"):
-        load(make_loader(tmp_path / "disk", [names], thin()))
-    monkeypatch.setattr(mumtrain.views, "read_image", read)
-    loader = make_loader(tmp_path / "disk", [names], thin())
-    shutil.rmtree(tmp_path / "disk")  # the whole mount is gone: not a thousand bad images
-    with pytest.raises(MumError, match="cannot read"):
-        load(loader)
 
 
 # ---- runs
@@ -368,9 +215,12 @@ def test_the_step_s_loss_is_the_mean_of_the_slots(mix_path: Path, tmp_path: Path
     config = thin(*sets)
     trainer = Trainer(open_mix(mix_path), config, mumtrain.train.select_runtime("cpu"), tmp_path)
     with Loader(trainer.sampler, trainer.frames, config, workers=1) as loader:
-        slots = list(loader.load((0, slot) for slot in range(3)))
-    assert len({slot.views.shape[:2] for slot in slots}) > 1  # slots of different numbers of frames weigh the same
-    losses = [slot_loss(trainer.model, slot, trainer.runtime) for slot in slots]
+        feed = open_feed(loader, loader.load((0, slot) for slot in range(3)), trainer.runtime)
+        shapes, losses = set(), []
+        for slot in feed:
+            shapes.add(slot.views.shape[:2])
+            losses.append(slot_loss(trainer.model, slot, trainer.runtime))
+    assert len(shapes) > 1  # slots of different numbers of frames weigh the same
     mean = torch.stack(losses).mean()
     assert metrics(folder)[0]["loss"] == pytest.approx(float(mean.detach()), rel=1e-6)
     mean.backward()

@@ -1,0 +1,204 @@
+"""A packed copy read back: is every image where the catalogs say, and what it was when it was written?
+
+In: the folder of a packed copy. Out: what is wrong with it, in words, or nothing. Shards are read with Python's own TAR
+reader, which knows nothing of how they were written, and checked against their indexes byte for byte; some images of
+each are decoded the way that training does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mumdata import catalog, engine
+from mumdata.catalog import MixDataset
+from mumdata.digest import ContentDigest
+from mumdata.errors import CatalogError, MumError
+from mumdata.images import read_image
+from mumdata.packed.frames import rows_in_pieces
+from mumdata.packed.index import COLUMNS, ShardFiles, read_index
+from mumdata.schema import COVISIBILITY, FRAMES, MIX, SEQUENCES
+
+__all__ = ["Verified", "check_shards", "verify_packed"]
+
+# images of a shard that are decoded: the first, the last, and some between
+_DECODED = 16
+
+_ARCHIVE = re.compile(r"shards/(.+)-(\d{6,})\.tar")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was read back, and what is wrong: a line for each shard or catalog that is not as it should be."""
+
+    num_shards: int
+    num_images: int
+    num_bytes: int
+    num_decoded: int
+    problems: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the summary."""
+        read = f"{self.num_shards:,} shards read back: {self.num_images:,} images, {self.num_bytes:,} bytes"
+        if not self.problems:
+            return [f"{read}; checksums agree, {self.num_decoded:,} images decoded"]
+        return [read, *self.problems]
+
+
+def verify_packed(folder: Path, *, workers: int | None = None) -> Verified:
+    """Check a packed copy: the catalogs against their digests, the frames against the shards, the shards byte by byte.
+
+    What is damaged is told in `Verified.problems`. Raises CatalogError where the folder holds no packed copy, or one
+    whose catalogs do not belong together.
+    """
+    mix = catalog.open_mix(Path(folder, MIX.file_name))
+    problems: list[str] = []
+    shards: list[ShardFiles] = []
+    for dataset in mix.datasets:
+        files = _shards_of(dataset)
+        problems += [*_check_digests(dataset), *_check_frames(dataset, files)]
+        shards += files
+    found = check_shards(shards, workers)
+    return replace(found, problems=(*problems, *found.problems))
+
+
+def check_shards(shards: list[ShardFiles], workers: int | None = None) -> Verified:
+    """Read shards back and compare them with their indexes."""
+    results = list(engine.each(_check_shard, shards, workers, "reading back", "shard"))
+    return Verified(
+        len(results),
+        sum(result.num_images for result in results),
+        sum(result.num_bytes for result in results),
+        sum(result.num_decoded for result in results),
+        tuple(problem for result in results for problem in result.problems),
+    )
+
+
+# ---- shards
+
+
+def _check_shard(files: ShardFiles) -> Verified:
+    num_images = num_bytes = num_decoded = 0
+    problems: tuple[str, ...] = ()
+    try:
+        index = read_index(files)
+        expected = index.filter(pc.equal(index.column("status"), "ok")).to_pylist()
+        to_decode = set(np.linspace(0, max(0, len(expected) - 1), _DECODED).astype(np.int64).tolist())
+        with tarfile.open(files.tar, "r:") as tar:
+            for number, entry in enumerate(tar):
+                if number >= len(expected):
+                    raise MumError(f"it holds {entry.name}, which its index does not")
+                wanted = expected[number]
+                found = {"member": entry.name, "offset": entry.offset_data, "bytes": entry.size}
+                if not entry.isreg() or any(found[name] != wanted[name] for name in found):
+                    raise MumError(f"member {number} is not the one of its index ({entry.name}, {wanted['member']})")
+                content = tar.extractfile(entry)
+                assert content is not None
+                if hashlib.sha256(content.read()).hexdigest() != wanted["sha256"]:
+                    raise MumError(f"{entry.name} is damaged: its bytes are not those that were written")
+                num_images, num_bytes = num_images + 1, num_bytes + entry.size
+                if number in to_decode:
+                    _decode(files, wanted)
+                    num_decoded += 1
+        if num_images < len(expected):
+            raise MumError(f"it ends after {num_images} of {len(expected)} images")
+    except (MumError, OSError, tarfile.TarError) as error:
+        problems = (f"{files.tar}: {error}",)
+    return Verified(1, num_images, num_bytes, num_decoded, problems)
+
+
+def _decode(files: ShardFiles, row: dict[str, object]) -> None:
+    image = read_image(
+        files.root,
+        str(row["member"]),
+        archive=files.archive,
+        codec="stored",
+        offset=int(str(row["offset"])),
+        num_bytes=int(str(row["bytes"])),
+    )
+    if image.shape[:2] != (row["height"], row["width"]):
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise MumError(f"{row['member']} is {size}, its index says {row['width']} x {row['height']}")
+
+
+# ---- catalogs
+
+
+def _check_digests(dataset: MixDataset) -> Iterator[str]:
+    for schema, path, digest in (
+        (FRAMES, dataset.frames, dataset.frames_digest),
+        (SEQUENCES, dataset.sequences, dataset.sequences_digest),
+        (COVISIBILITY, dataset.covisibility, dataset.covisibility_digest),
+    ):
+        if path is None:
+            continue
+        found = ContentDigest(schema.columns)
+        try:
+            for _, table in rows_in_pieces(schema, path):
+                found.update(table)
+        except CatalogError as error:
+            yield str(error)
+        else:
+            if found.hexdigest() != digest:
+                yield f"{path} is damaged: its rows are not those that were written"
+
+
+def _shards_of(dataset: MixDataset) -> list[ShardFiles]:
+    if "packed_size" not in catalog.read_footer(FRAMES, dataset.frames).parameters:
+        raise CatalogError(f"{dataset.frames} is not of a packed copy; make one with 'mumdata pack'")
+    root = catalog.dataset_root(dataset)
+    archives = catalog.read(FRAMES, dataset.frames, ["archive"]).column("archive").unique().drop_null().to_pylist()
+    shards = []
+    for archive in sorted(archives):
+        match = _ARCHIVE.fullmatch(archive)
+        if match is None or match[1] != dataset.name:
+            raise CatalogError(f"{dataset.frames} is not of a packed copy ({archive}); make one with 'mumdata pack'")
+        shards.append(ShardFiles(root, dataset.name, int(match[2])))
+    return shards
+
+
+def _check_frames(dataset: MixDataset, shards: list[ShardFiles]) -> Iterator[str]:
+    # every frame of a sequence is packed, and every packed frame is an image of an index
+    frames = catalog.read(FRAMES, dataset.frames, ["archive", "offset", "bytes", "content_hash", "status"])
+    is_packed = np.asarray(pc.is_valid(frames.column("archive")), bool)
+    is_ok = np.asarray(pc.equal(frames.column("status").cast(pa.string()), "ok"), bool)
+    sequences = catalog.read(SEQUENCES, dataset.sequences, ["frames"])
+    ids = sequences.column("frames").combine_chunks().flatten().to_numpy()
+    if len(ids) and not (ids.max() < len(is_packed) and (is_packed & is_ok)[ids].all()):
+        yield f"{dataset.sequences} names frames that are not packed"
+    try:
+        indexes = [read_index(files) for files in shards]
+    except CatalogError:
+        return  # which is said of the shard
+    index = pa.concat_tables([COLUMNS.empty_table(), *indexes])
+    if not is_packed.any() or not index.num_rows:
+        return
+    number_of = {files.archive: number for number, files in enumerate(shards)}
+    of_index = _places(np.repeat(np.arange(len(indexes)), [table.num_rows for table in indexes]), index)
+    rows = frames.filter(pa.array(is_packed))
+    archives = rows.column("archive").combine_chunks()
+    numbers = np.array([number_of[archive] for archive in archives.dictionary.to_pylist()], np.int64)
+    of_frames = _places(numbers[archives.indices.to_numpy()], rows)
+    order = np.argsort(of_index, kind="stable")
+    found = order[np.minimum(np.searchsorted(of_index[order], of_frames), len(order) - 1)]
+    agrees = of_index[found] == of_frames
+    for name, there in (("bytes", "bytes"), ("content_hash", "sha256")):
+        same = pc.equal(rows.column(name), index.column(there).take(pa.array(found)))
+        agrees &= np.asarray(same.fill_null(False), bool)
+    if not agrees.all():
+        row = rows.slice(int(np.flatnonzero(~agrees)[0]), 1).to_pylist()[0]
+        yield f"{dataset.frames}: {row['archive']} has no such image at byte {row['offset']}"
+
+
+def _places(shard: np.ndarray, rows: pa.Table) -> np.ndarray:
+    # one number for a shard and an offset in it, for shards below a terabyte
+    offset: np.ndarray = rows.column("offset").fill_null(-1).to_numpy()
+    return (shard.astype(np.int64) << 40) + offset
