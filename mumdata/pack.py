@@ -127,7 +127,7 @@ def pack(
             indexed_as = catalog.read_footer(FRAMES, dataset.frames).parameters.get("dataset", dataset.name)
             roots.remember_root(dataset.name, out, folder, str(indexed_as), relative=True)
             counts.append(write_catalogs(dataset, one, shards, folder, how))
-        verified = check_shards([task.files for tasks in plans for task in tasks], workers)
+        verified = check_shards([task.files for tasks in plans for task in tasks], how.size is None, workers)
         if verified.problems:
             raise MumError(f"{verified.problems[0]}; delete it and run the command again (the disk may be failing)")
         path = write_mix(mix, out, counts)

@@ -441,6 +441,7 @@ def test_a_new_load_ends_the_one_before(tmp_path: Path) -> None:
             next(first)
         assert list(loader.load([])) == []
         last = loader.load(KEYS)
+        os.kill(loader.pids[0], signal.SIGSTOP)  # as if it hung
     loader.close()
     with pytest.raises(RuntimeError, match="closed"):
         next(last)
@@ -566,7 +567,7 @@ def test_a_truncated_image_is_replaced_by_another_of_its_sequence(tmp_path: Path
 
 
 def test_which_images_substitute(tmp_path: Path) -> None:
-    """Grey pictures tell which frame a view shows: first the unused ones in a hashed order, then the good ones again."""
+    """Grey pictures tell which frame a view shows: first those unused in a hashed order, then the good ones again."""
     names = [f"{i}.png" for i in range(7)]
     for i, name in enumerate(names):
         cv2.imwrite(str(tmp_path / name), np.full((40, 40, 3), 30 * i + 10, np.uint8))
@@ -829,6 +830,7 @@ try:
     os.killpg(0, signal.SIGINT)
     signal.pause()
 except KeyboardInterrupt:
+    next(loader.load([(0, 0)]))  # the workers did not take it for theirs
     print(*loader.pids, flush=True)
     sys.exit(3)
 """

@@ -983,6 +983,13 @@ def test_every_damage_of_a_shard_is_seen(small: Packed, tmp_path: Path) -> None:
         entries = tar.getmembers()
     last, middle = entries[-1], entries[len(entries) // 2]
 
+    renamed = io.BytesIO()
+    writer = TarWriter(renamed)
+    for number, entry in enumerate(entries):
+        data = whole[entry.offset_data : entry.offset_data + entry.size]
+        writer.add(f"other_{number}.jpg" if number == 1 else entry.name, data)
+    writer.close()
+
     def with_byte(at: int) -> bytes:
         return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
 
@@ -994,6 +1001,7 @@ def test_every_damage_of_a_shard_is_seen(small: Packed, tmp_path: Path) -> None:
         whole[: last.offset],  # a member is gone
         whole[: middle.offset_data + 5],
         whole[: last.offset] + whole[entries[0].offset : entries[1].offset] + whole[last.offset :],  # one too many
+        renamed.getvalue(),
         b"",
     ):
         shard.write_bytes(data)
@@ -1003,6 +1011,26 @@ def test_every_damage_of_a_shard_is_seen(small: Packed, tmp_path: Path) -> None:
     assert len(verify_packed(out, workers=1).problems) == 1
     shard.write_bytes(whole)
     assert not verify_packed(out, workers=1).problems
+
+
+def test_images_that_are_none_are_seen(tmp_path: Path) -> None:
+    # header and end are those of a JPEG: that is as far as files are looked at which are copied as they are
+    catalogs = album(tmp_path, scenes=1)
+    data = (tmp_path / "trip/s0/f0.jpg").read_bytes()
+    hollow = data[: data.rindex(b"\xff\xda")] + b"\xff\xd9"
+    (tmp_path / "trip/s0/f0.jpg").write_bytes(hollow)
+    index("folder", root=tmp_path / "trip", name="trip", catalogs=catalogs, workers=1)
+    mined(tmp_path, "trip")
+    full = pack(catalogs / "mix.parquet", out=tmp_path / "full", size="full", workers=1)
+    assert (full.num_frames, full.verified.num_decoded, full.verified.num_undecodable) == (6, 5, 1)
+    assert "1 more were tried that cannot be decoded" in "\n".join(full.lines())
+    assert verify_packed(tmp_path / "full", workers=1) == full.verified
+    small = pack(catalogs / "mix.parquet", out=tmp_path / "small", size=32, workers=1)
+    assert (small.num_frames, small.verified.num_undecodable) == (5, 0)
+    # the same in a copy whose pictures were decoded: whoever wrote this, it was not the packer
+    for file in ("trip/shards/trip-000000.tar", "trip/shards/trip-000000.parquet"):
+        shutil.copyfile(tmp_path / "full" / file, tmp_path / "small" / file)
+    assert any("trip-000000.tar: " in problem for problem in verify_packed(tmp_path / "small", workers=1).problems)
 
 
 def test_catalogs_that_do_not_fit_the_shards_are_seen(small: Packed, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,7 @@ import pyarrow.compute as pc
 from mumdata import catalog, engine
 from mumdata.catalog import MixDataset
 from mumdata.digest import ContentDigest
-from mumdata.errors import CatalogError, MumError
+from mumdata.errors import CatalogError, DecodeError, MumError
 from mumdata.images import read_image
 from mumdata.packed.frames import rows_in_pieces
 from mumdata.packed.index import COLUMNS, ShardFiles, read_index
@@ -37,20 +39,30 @@ _ARCHIVE = re.compile(r"shards/(.+)-(\d{6,})\.tar")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was read back, and what is wrong: a line for each shard or catalog that is not as it should be."""
+    """What was read back, and what is wrong: a line for each shard or catalog that is not as it should be.
+
+    Images are decoded on trial, `num_decoded` of them.
+    """
 
     num_shards: int
     num_images: int
     num_bytes: int
     num_decoded: int
     problems: tuple[str, ...]
+    num_undecodable: int = 0  # of files that were copied as they are: so they were before
 
     def lines(self) -> list[str]:
         """Return the summary."""
         read = f"{self.num_shards:,} shards read back: {self.num_images:,} images, {self.num_bytes:,} bytes"
+        lines = [read, *self.problems]
         if not self.problems:
-            return [f"{read}; checksums agree, {self.num_decoded:,} images decoded"]
-        return [read, *self.problems]
+            lines = [f"{read}; checksums agree, {self.num_decoded:,} images decoded"]
+        if self.num_undecodable:
+            lines.append(
+                f"{self.num_undecodable:,} more were tried that cannot be decoded, and were like that before; "
+                "'mumdata index NAME --verify decode' finds all such files"
+            )
+        return lines
 
 
 def verify_packed(folder: Path, *, workers: int | None = None) -> Verified:
@@ -62,31 +74,37 @@ def verify_packed(folder: Path, *, workers: int | None = None) -> Verified:
     mix = catalog.open_mix(Path(folder, MIX.file_name))
     problems: list[str] = []
     shards: list[ShardFiles] = []
+    is_full = False
     for dataset in mix.datasets:
+        is_full |= _size(dataset) == "full"
         files = _shards_of(dataset)
         problems += [*_check_digests(dataset), *_check_frames(dataset, files)]
         shards += files
-    found = check_shards(shards, workers)
+    found = check_shards(shards, is_full, workers)
     return replace(found, problems=(*problems, *found.problems))
 
 
-def check_shards(shards: list[ShardFiles], workers: int | None = None) -> Verified:
-    """Read shards back and compare them with their indexes."""
-    results = list(engine.each(_check_shard, shards, workers, "reading back", "shard"))
+def check_shards(shards: list[ShardFiles], is_full: bool, workers: int | None = None) -> Verified:
+    """Read shards back and compare them with their indexes.
+
+    `is_full` tells that they hold files as they are, of which not every one was decoded before it was packed.
+    """
+    results = list(engine.each(partial(_check_shard, is_full), shards, workers, "reading back", "shard"))
     return Verified(
         len(results),
         sum(result.num_images for result in results),
         sum(result.num_bytes for result in results),
         sum(result.num_decoded for result in results),
         tuple(problem for result in results for problem in result.problems),
+        sum(result.num_undecodable for result in results),
     )
 
 
 # ---- shards
 
 
-def _check_shard(files: ShardFiles) -> Verified:
-    num_images = num_bytes = num_decoded = 0
+def _check_shard(is_full: bool, files: ShardFiles) -> Verified:
+    num_images = num_bytes = num_decoded = num_undecodable = 0
     problems: tuple[str, ...] = ()
     try:
         index = read_index(files)
@@ -106,27 +124,34 @@ def _check_shard(files: ShardFiles) -> Verified:
                     raise MumError(f"{entry.name} is damaged: its bytes are not those that were written")
                 num_images, num_bytes = num_images + 1, num_bytes + entry.size
                 if number in to_decode:
-                    _decode(files, wanted)
-                    num_decoded += 1
+                    is_image = _can_be_decoded(files, wanted, is_full)
+                    num_decoded, num_undecodable = num_decoded + is_image, num_undecodable + (not is_image)
         if num_images < len(expected):
             raise MumError(f"it ends after {num_images} of {len(expected)} images")
     except (MumError, OSError, tarfile.TarError) as error:
         problems = (f"{files.tar}: {error}",)
-    return Verified(1, num_images, num_bytes, num_decoded, problems)
+    return Verified(1, num_images, num_bytes, num_decoded, problems, num_undecodable)
 
 
-def _decode(files: ShardFiles, row: dict[str, object]) -> None:
-    image = read_image(
-        files.root,
-        str(row["member"]),
-        archive=files.archive,
-        codec="stored",
-        offset=int(str(row["offset"])),
-        num_bytes=int(str(row["bytes"])),
-    )
+def _can_be_decoded(files: ShardFiles, row: dict[str, Any], is_full: bool) -> bool:
+    # as training reads it; what was decoded when it was packed must be an image
+    try:
+        image = read_image(
+            files.root,
+            row["member"],
+            archive=files.archive,
+            codec="stored",
+            offset=row["offset"],
+            num_bytes=row["bytes"],
+        )
+    except DecodeError:
+        if is_full:
+            return False
+        raise
     if image.shape[:2] != (row["height"], row["width"]):
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise MumError(f"{row['member']} is {size}, its index says {row['width']} x {row['height']}")
+    return True
 
 
 # ---- catalogs
@@ -151,9 +176,14 @@ def _check_digests(dataset: MixDataset) -> Iterator[str]:
                 yield f"{path} is damaged: its rows are not those that were written"
 
 
-def _shards_of(dataset: MixDataset) -> list[ShardFiles]:
-    if "packed_size" not in catalog.read_footer(FRAMES, dataset.frames).parameters:
+def _size(dataset: MixDataset) -> Any:
+    parameters = catalog.read_footer(FRAMES, dataset.frames).parameters
+    if "packed_size" not in parameters:
         raise CatalogError(f"{dataset.frames} is not of a packed copy; make one with 'mumdata pack'")
+    return parameters["packed_size"]
+
+
+def _shards_of(dataset: MixDataset) -> list[ShardFiles]:
     root = catalog.dataset_root(dataset)
     archives = catalog.read(FRAMES, dataset.frames, ["archive"]).column("archive").unique().drop_null().to_pylist()
     shards = []
