@@ -17,10 +17,10 @@ from mumdata.files import atomic_path
 from mumdata.schema import SEQUENCES
 from mumtrain.config import Config, apply, from_dict
 from mumtrain.loader import BadFrame, Loaded, Loader, open_frames
+from mumtrain.reading.view import Position, is_mirrored
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.sampler import Drawn, open_sampler
 from mumtrain.sheet import Group, Sheet, Tile, draw_sheet
-from mumtrain.view import Position, is_mirrored
 
 __all__ = ["batch", "sheet_of"]
 

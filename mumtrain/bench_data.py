@@ -22,14 +22,14 @@ from mumdata.catalog import open_mix
 from mumdata.errors import ConfigError, DecodeError, MumError, unknown
 from mumdata.headers import Header, read_header
 from mumtrain.config import Config, apply, validate
-from mumtrain.expected import expect
 from mumtrain.flops import slot_flops
-from mumtrain.frames import Frame, FrameTable
 from mumtrain.loader import Loader, open_frames
+from mumtrain.planning.expected import expect
+from mumtrain.reading.frames import Frame, FrameTable
+from mumtrain.reading.view import Position, draw_view
+from mumtrain.reading.workers import num_workers
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.sampler import Sampler, open_sampler
-from mumtrain.view import Position, draw_view
-from mumtrain.workers import num_workers
 
 if TYPE_CHECKING:
     import pandas as pd

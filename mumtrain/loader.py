@@ -18,11 +18,11 @@ from mumdata import rng
 from mumdata.catalog import Mix, dataset_root, frames_twin
 from mumdata.errors import MumError
 from mumtrain.config import Config
-from mumtrain.frames import FrameTable
 from mumtrain.masking import Masks, draw_masks
+from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.worker import DONE, Job, Problem, ViewReader
+from mumtrain.reading.workers import Workers, num_workers
 from mumtrain.sampler import Batch, Sampler
-from mumtrain.worker import DONE, Job, Problem, ViewReader
-from mumtrain.workers import Workers, num_workers
 
 __all__ = ["BadFrame", "Loaded", "Loader", "Slots", "open_frames"]
 
@@ -226,7 +226,7 @@ class Loader:
         names = list(dict.fromkeys(f"{bad.dataset}: {bad.path}" for bad in loaded.bad))
         raise MumError(
             f"step {batch.step + 1}: {MAX_ATTEMPTS} sequences tried, no readable image in them; check the roots and "
-            f"the files, e.g. with mumdata verify: {'; '.join(names[:5])}"
+            f"the files, e.g. with 'mumdata index NAME --verify decode': {'; '.join(names[:5])}"
         )
 
     def _try(self, loaded: Loaded, flat: np.ndarray, position: int, dataset: int, frame_id: int) -> bool:

@@ -19,10 +19,10 @@ from mumdata.catalog import Mix, open_mix
 from mumdata.errors import ConfigError
 from mumtrain.config import Config, apply
 from mumtrain.curriculum import Stage
-from mumtrain.expected import expect, num_different_frames, share_repeated, sums, time_lost
 from mumtrain.flops import slot_flops
-from mumtrain.plan_look import Found, Looked, look
-from mumtrain.plan_text import tables, warnings
+from mumtrain.planning.expected import expect, num_different_frames, share_repeated, sums, time_lost
+from mumtrain.planning.look import Found, Looked, look
+from mumtrain.planning.text import tables, warnings
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.sampler import Sampler, SequenceTable, open_sampler, rank_slots
 

@@ -17,7 +17,6 @@ from mumdata.files import atomic_path
 from mumdata.images import read_header, read_image
 from mumtrain.checkpoint import load_checkpoint, restore_model
 from mumtrain.config import Config
-from mumtrain.crops import cut, square_box
 from mumtrain.masking import draw_masks
 from mumtrain.objectives import (
     MEAN,
@@ -29,6 +28,7 @@ from mumtrain.objectives import (
     patchify,
     unpatchify,
 )
+from mumtrain.reading.crops import cut, square_box
 from mumtrain.runtime import select_runtime
 
 __all__ = ["reconstruct", "reconstruct_views", "read_square"]

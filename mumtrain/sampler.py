@@ -18,11 +18,11 @@ from mumdata.catalog import Mix, MixDataset, map_covisibility, map_frames, map_s
 from mumdata.errors import ConfigError, unknown
 from mumtrain.config import Config
 from mumtrain.curriculum import Band, Stage, read_stages, read_subset, stage_at
-from mumtrain.frame_subsets import check_subset
-from mumtrain.law import Law
-from mumtrain.sequence_index import SequenceIndex, build_index
-from mumtrain.sequence_table import SequenceTable
-from mumtrain.stage_draw import StageDraw
+from mumtrain.sampling.frame_subsets import check_subset
+from mumtrain.sampling.law import Law
+from mumtrain.sampling.sequence_index import SequenceIndex, build_index
+from mumtrain.sampling.sequence_table import SequenceTable
+from mumtrain.sampling.stage_draw import StageDraw
 
 __all__ = ["SequenceTable", "Drawn", "Batch", "Law", "Sampler", "open_sampler", "rank_slots"]
 
@@ -56,7 +56,7 @@ class Sampler:
     V is uniform in views_min .. min(views_max, longest sequence), drawn for each slot or, with `views_per=step`, once
     for all slots of a step. Then come floor(frames_per_slot / V) sequences; for each of them first the dataset is
     drawn, by weight among those with a sequence that may be drawn, then the sequence, then V frames of it by
-    `data.subset` (see `mumtrain.frame_subsets`).
+    `data.subset` (see `mumtrain.sampling.frame_subsets`).
 
     * `weighting`: a weight is a dataset's share of such draws; with `per_batch` the dataset is drawn once for the
       batch; with `per_frame` the weights are scaled until each is the dataset's share of all frames of the stage, as

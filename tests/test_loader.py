@@ -28,19 +28,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import mumtrain.frames
 import mumtrain.loader
-import mumtrain.worker
-import mumtrain.workers
+import mumtrain.reading.frames
+import mumtrain.reading.worker
+import mumtrain.reading.workers
 from mumdata import rng
 from mumdata.errors import CatalogError, ConfigError, DecodeError, LayoutError, MumError
 from mumtrain.config import Config, apply
-from mumtrain.frames import FrameTable
 from mumtrain.loader import Loaded, Loader
+from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.worker import BAD, BUG, DONE, Job, Result
+from mumtrain.reading.workers import Workers, num_workers
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Batch, Drawn
-from mumtrain.worker import BAD, BUG, DONE, Job, Result
-from mumtrain.workers import Workers, num_workers
 from tests.conftest import write_picture
 
 KEYS = [(step, slot) for step in range(3) for slot in (0, 1)]
@@ -321,8 +321,8 @@ def test_frames_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_archives_stay_open_and_replaced_ones_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mumtrain.frames, "_MOST_ARCHIVES", 3)
-    monkeypatch.setattr(mumtrain.frames, "_archives", mumtrain.frames._Archives())
+    monkeypatch.setattr(mumtrain.reading.frames, "_MOST_ARCHIVES", 3)
+    monkeypatch.setattr(mumtrain.reading.frames, "_archives", mumtrain.reading.frames._Archives())
     frames = FrameTable("toy", tmp_path, table_of(["x"]))
     for number in range(8):
         (tmp_path / f"{number}.tar").write_bytes(b"%d" % number * 10)
@@ -340,7 +340,7 @@ def test_archives_stay_open_and_replaced_ones_are_noticed(tmp_path: Path, monkey
     (tmp_path / "new").write_bytes(b"new content")
     os.replace(tmp_path / "new", tmp_path / "0.tar")
     assert read(0) == b"000"  # within the second
-    monkeypatch.setattr(mumtrain.frames, "_TRUSTED_S", -1.0)
+    monkeypatch.setattr(mumtrain.reading.frames, "_TRUSTED_S", -1.0)
     assert read(0) == b"w c"
     assert read(5) == b"555"
     (tmp_path / "5.tar").unlink()
@@ -349,9 +349,9 @@ def test_archives_stay_open_and_replaced_ones_are_noticed(tmp_path: Path, monkey
 
 
 def test_a_disk_that_fails_is_an_error_and_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mumtrain.frames, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(mumtrain.reading.frames, "RETRY_PAUSES_S", (0.0, 0.0))
     names = photos(tmp_path / "disk", 4)
-    read, tries = mumtrain.frames._whole_file, []
+    read, tries = mumtrain.reading.frames._whole_file, []
 
     def sometimes(path: str) -> bytes:
         tries.append(path)
@@ -360,7 +360,7 @@ def test_a_disk_that_fails_is_an_error_and_no_bad_image(tmp_path: Path, monkeypa
         return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mumtrain.frames, "_whole_file", sometimes)
+        patch.setattr(mumtrain.reading.frames, "_whole_file", sometimes)
         fails = 2
         assert not any(item.bad for item in load(make_loader(tmp_path / "disk", [names]), KEYS[:1]))
         fails = 10**6
@@ -449,7 +449,7 @@ def test_a_new_load_ends_the_one_before(tmp_path: Path) -> None:
 
 
 def test_what_an_older_load_left_under_way_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = mumtrain.worker.draw_view
+    draw = mumtrain.reading.worker.draw_view
 
     def slow(data: bytes, turns: int, config: Any, where: Any, out: np.ndarray) -> None:
         if where.slot == 9:
@@ -459,7 +459,7 @@ def test_what_an_older_load_left_under_way_spoils_nothing(tmp_path: Path, monkey
     names = photos(tmp_path, 6)
     keys = [(1, 0), (1, 1)]
     truth = load(make_loader(tmp_path, [names]), keys)
-    monkeypatch.setattr(mumtrain.worker, "draw_view", slow)  # which forked processes inherit
+    monkeypatch.setattr(mumtrain.reading.worker, "draw_view", slow)  # which forked processes inherit
     sets = ("data.workers=3", "data.prefetch=2", "data.start_method=fork")
     with make_loader(tmp_path, [names], *sets) as loader:
         next(loader.load([(0, 0), (0, 9), (2, 9), (3, 9)]))
@@ -482,7 +482,7 @@ def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_training_process_never_waits_for_a_full_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mumtrain.workers, "JOB_FRAMES", 1)
+    monkeypatch.setattr(mumtrain.reading.workers, "JOB_FRAMES", 1)
     names = photos(tmp_path, 1)
     workers = Workers([FrameTable("toy", tmp_path, table_of(names))], small(), num=1, buffers=3)
     try:

@@ -22,12 +22,12 @@ from mumdata.schema import COVISIBILITY, FRAMES, SCENES, SEQUENCES
 from mumdata.subsets import measure_subsets
 from mumdata.tables import render
 from mumtrain.config import apply
-from mumtrain.expected import expect, time_lost
 from mumtrain.flops import slot_flops
-from mumtrain.law import Law
 from mumtrain.plan import DatasetPlan, Plan, plan
+from mumtrain.planning.expected import expect, time_lost
 from mumtrain.recipes import recipe
 from mumtrain.sampler import open_sampler
+from mumtrain.sampling.law import Law
 
 # slots of 12 frames: single images; 2 views, where both datasets may be drawn; 5 views, where only the second may
 LAW = Law(

@@ -17,7 +17,7 @@ from mumdata.errors import ConfigError
 from mumtrain.config import Config, apply
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Batch, Sampler, SequenceTable
-from mumtrain.sequence_index import build_index
+from mumtrain.sampling.sequence_index import build_index
 
 
 def make_table(lengths: list[int], units: list[float] | None = None, num_chunks: int = 1) -> pa.Table:

@@ -22,11 +22,11 @@ from mumdata import rng
 from mumdata.catalog import Mix, MixDataset
 from mumdata.errors import CatalogError, ConfigError
 from mumtrain.config import Config, apply
-from mumtrain.law import frame_weights
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Batch, Law, Sampler, open_sampler, rank_slots
-from mumtrain.sequence_index import SequenceIndex, build_index
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.law import frame_weights
+from mumtrain.sampling.sequence_index import SequenceIndex, build_index
+from mumtrain.sampling.sequence_table import SequenceTable
 from tests.plain_sampler import PlainDataset, PlainSampler
 
 WEIGHTINGS, BALANCES, SHORTS = (

@@ -22,9 +22,9 @@ from mumdata.errors import DecodeError, TruncatedError
 from mumdata.headers import Header, read_header
 from mumdata.images import decode
 from mumtrain.config import DataConfig
-from mumtrain.crops import crop_box, on_grid, resized, shrinkage, stored_box
-from mumtrain.decode import decode_box
-from mumtrain.view import Position, draw_view, is_mirrored, jitter_factors, jittered, view_box
+from mumtrain.reading.crops import crop_box, on_grid, resized, shrinkage, stored_box
+from mumtrain.reading.decode import decode_box
+from mumtrain.reading.view import Position, draw_view, is_mirrored, jitter_factors, jittered, view_box
 
 PLAIN = DataConfig(size=32, mirror="none")
 RANDOM = replace(PLAIN, crop="random_resized")

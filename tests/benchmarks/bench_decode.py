@@ -25,9 +25,9 @@ from mumdata.demo.noise import fractal
 from mumdata.headers import read_header
 from mumdata.images import decode, looks_like_image
 from mumtrain.config import DataConfig
-from mumtrain.crops import resized
-from mumtrain.decode import decode_box
-from mumtrain.view import Position, draw_view, view_box
+from mumtrain.reading.crops import resized
+from mumtrain.reading.decode import decode_box
+from mumtrain.reading.view import Position, draw_view, view_box
 
 SIZE = 224
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)

@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from mumtrain.config import Config, apply
-from mumtrain.frames import FrameTable
 from mumtrain.loader import Loader
 from mumtrain.masking import draw_masks
+from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.worker import ViewReader
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Sampler, SequenceTable
-from mumtrain.worker import ViewReader
 
 
 def textured(num: int) -> Iterator[np.ndarray]:

@@ -29,8 +29,8 @@ from mumdata import rng
 from mumtrain.config import Config, apply
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Sampler
-from mumtrain.sequence_index import SequenceIndex, build_index
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.sequence_index import SequenceIndex, build_index
+from mumtrain.sampling.sequence_table import SequenceTable
 from tests.plain_sampler import PlainDataset, PlainSampler
 
 WEIGHTS = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05)

@@ -25,7 +25,7 @@ import numpy as np
 
 from mumdata.errors import ConfigError
 from mumtrain.curriculum import Band, Subset
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.sequence_table import SequenceTable
 
 __all__ = ["COVISIBLE_BAND", "Draw", "check_subset", "frame_drawer"]
 
@@ -64,7 +64,7 @@ def check_subset(subset: Subset, tables: Sequence[SequenceTable]) -> None:
 
 def frame_drawer(table: SequenceTable, subset: Subset, band: Band | None) -> Draw:
     """Return the function that writes the frames of a dataset's sequences; `band` is that of pairs for `covisible`."""
-    from mumtrain.kernels.frames import draw_frames, draw_timed
+    from mumtrain.sampling.kernels.frames import draw_frames, draw_timed
 
     offsets, values, times, pairs = table.offsets, table.values, table.timestamps, table.neighbours
     if subset.in_seconds and times is not None and not table.single_view:
@@ -75,7 +75,7 @@ def frame_drawer(table: SequenceTable, subset: Subset, band: Band | None) -> Dra
 
         return timed
     if subset.kind == "covisible" and pairs is not None and not table.single_view:
-        from mumtrain.kernels.covisible import draw_covisible
+        from mumtrain.sampling.kernels.covisible import draw_covisible
 
         indptr, other, overlap = pairs.indptr, pairs.other, pairs.overlap
         # as float32, which catalogs hold: a limit of 0.7 takes in an overlap of 0.7

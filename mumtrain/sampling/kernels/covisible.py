@@ -1,11 +1,11 @@
-"""Drawing frames of sequences along the pairs that share something; see `mumtrain.frame_subsets`."""
+"""Drawing frames of sequences along the pairs that share something; see `mumtrain.sampling.frame_subsets`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mumtrain.kernels import FRAMES, below, jit, word_of
-from mumtrain.kernels.frames import longest_of, repeat
+from mumtrain.sampling.kernels import FRAMES, below, jit, word_of
+from mumtrain.sampling.kernels.frames import longest_of, repeat
 
 __all__ = ["draw_covisible"]
 

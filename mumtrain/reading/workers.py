@@ -25,10 +25,10 @@ from typing import Protocol
 
 import mumdata.errors
 from mumdata.errors import ConfigError, MumError
-from mumtrain import worker
 from mumtrain.config import Config
-from mumtrain.frames import FrameTable, forget_archives
-from mumtrain.worker import BAD, BUG, DONE, FAILED, QUIET, Job, Result, Setup, map_ring
+from mumtrain.reading import worker
+from mumtrain.reading.frames import FrameTable, forget_archives
+from mumtrain.reading.worker import BAD, BUG, DONE, FAILED, QUIET, Job, Result, Setup, map_ring
 
 __all__ = ["JOB_FRAMES", "Workers", "num_workers"]
 
@@ -276,7 +276,7 @@ def _spawn(which: int, *numbers: int) -> _Child:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = "1"
-    command = [sys.executable, "-P", "-m", "mumtrain.worker", str(which), *map(str, numbers)]
+    command = [sys.executable, "-P", "-m", "mumtrain.reading.worker", str(which), *map(str, numbers)]
     return subprocess.Popen(command, env=environment, pass_fds=numbers, stdin=subprocess.DEVNULL)
 
 

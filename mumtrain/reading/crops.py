@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from mumdata import rng
-from mumtrain.scratch import scratch
+from mumtrain.reading.scratch import scratch
 
 __all__ = [
     "Box",
@@ -22,7 +22,6 @@ __all__ = [
     "shrinkage",
     "on_grid",
     "resized",
-    "reduction",
     "cut",
 ]
 
@@ -140,11 +139,6 @@ def resized(part: np.ndarray, size: int) -> np.ndarray:
     double = scratch("double", (2 * size, 2 * size, 3))
     cv2.resize(part, (2 * size, 2 * size), dst=double, interpolation=cv2.INTER_CUBIC)
     return cv2.resize(double, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def reduction(box: Box, size: int) -> int:
-    """Return the largest fraction 1/1, 1/2, 1/4 or 1/8 at which the box still has `size` pixels on each side."""
-    return next((by for by in (8, 4, 2) if min(box[2], box[3]) >= by * size), 1)
 
 
 def cut(image: np.ndarray, box: Box, full_size: tuple[int, int], size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What decodes views: in the training process, or as a process of its own, `python -m mumtrain.worker`.
+"""What decodes views: in the training process, or as a process of its own, `python -m mumtrain.reading.worker`.
 
 In: jobs (a few frames of a slot each) from a socket. Out: views in the ring of slots that all processes map, and
 messages on another socket saying which jobs are done and which images were bad. Never imports torch, numba or pandas,
@@ -25,8 +25,8 @@ import pyarrow as pa
 
 from mumdata.errors import DecodeError, MumError
 from mumtrain.config import Config, from_dict, to_dict
-from mumtrain.frames import FrameTable
-from mumtrain.view import Position, draw_view
+from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.view import Position, draw_view
 
 __all__ = [
     "BAD",

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from mumtrain.law import Law
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.law import Law
+from mumtrain.sampling.sequence_table import SequenceTable
 
 __all__ = ["Expected", "expect", "sums", "num_different_frames", "share_repeated", "time_lost"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from mumdata import rng
 from mumdata.headers import read_header
 from mumtrain.config import DataConfig
-from mumtrain.crops import Box, crop_box, on_grid, resized, shrinkage, stored_box
-from mumtrain.decode import decode_box
+from mumtrain.reading.crops import Box, crop_box, on_grid, resized, shrinkage, stored_box
+from mumtrain.reading.decode import decode_box
 
 __all__ = ["Position", "draw_view", "view_box", "is_mirrored", "jitter_factors", "jittered"]
 

@@ -1,10 +1,10 @@
-"""Drawing frames of sequences by places and by seconds; see `mumtrain.frame_subsets`."""
+"""Drawing frames of sequences by places and by seconds; see `mumtrain.sampling.frame_subsets`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mumtrain.kernels import FRAMES, PLACE, below, jit, word_of
+from mumtrain.sampling.kernels import FRAMES, PLACE, below, jit, word_of
 
 __all__ = ["choose", "draw_frames", "draw_timed", "longest_of", "repeat"]
 

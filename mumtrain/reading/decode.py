@@ -15,8 +15,8 @@ import numpy as np
 from mumdata import images
 from mumdata.errors import DecodeError, TruncatedError
 from mumdata.headers import Header
-from mumtrain.crops import Box
-from mumtrain.scratch import scratch
+from mumtrain.reading.crops import Box
+from mumtrain.reading.scratch import scratch
 
 __all__ = ["decode_box"]
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from mumtrain.curriculum import Band
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.sequence_table import SequenceTable
 
 __all__ = ["SequenceIndex", "build_index"]
 
@@ -46,7 +46,7 @@ class SequenceIndex:
 
         float64 [most + 1]; longer ones count as `most`; 1 <= least <= most.
         """
-        from mumtrain.kernels import sequences as kernels
+        from mumtrain.sampling.kernels import sequences as kernels
 
         if len(self.starts):
             return kernels.length_shares(
@@ -62,7 +62,7 @@ def build_index(
     table: SequenceTable, balance: Literal["sequence", "scene", "sqrt"], band: Band | None, most: int
 ) -> SequenceIndex:
     """Sort the sequences that may be drawn; O(n)."""
-    from mumtrain.kernels import sequences as kernels
+    from mumtrain.sampling.kernels import sequences as kernels
 
     rows, at_least = kernels.order_by_length(table.lengths, table.drawable(band), most)
     none = np.empty(0, np.int64)

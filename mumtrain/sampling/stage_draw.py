@@ -5,8 +5,8 @@ draws: its kind, and for its sequences datasets, rows and frames.
 
 Words of a batch's key: 0 draws single images or several views, 1 the number of views V, 2 the dataset of the batch
 (`weighting=per_batch`), 3 belongs to the sequence whose length lowers V (`short=cap`), and 8 + i to sequence i. Word a
-of what belongs to a sequence is its key at attempt a, the first one being 0; see `mumtrain.kernels` for the words of
-that. With `views_per=step` words 0, 1 and 3 are those of the step's key.
+of what belongs to a sequence is its key at attempt a, the first one being 0; see `mumtrain.sampling.kernels` for the
+words of that. With `views_per=step` words 0, 1 and 3 are those of the step's key.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 from mumdata import rng
 from mumtrain.config import DataConfig
 from mumtrain.curriculum import Stage, Subset
-from mumtrain.frame_subsets import frame_drawer
-from mumtrain.law import Law, frame_weights, single_share_of_frames
-from mumtrain.sequence_index import SequenceIndex
-from mumtrain.sequence_table import SequenceTable
+from mumtrain.sampling.frame_subsets import frame_drawer
+from mumtrain.sampling.law import Law, frame_weights, single_share_of_frames
+from mumtrain.sampling.sequence_index import SequenceIndex
+from mumtrain.sampling.sequence_table import SequenceTable
 
 __all__ = ["StageDraw"]
 
@@ -162,7 +162,7 @@ class StageDraw:
     def _draw_rows(
         self, key: int, start: int, count: int, choice: _Choice, attempt: int, *, batch_word: int
     ) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-        from mumtrain.kernels import sequences as kernels
+        from mumtrain.sampling.kernels import sequences as kernels
 
         keys, datasets, rows = np.empty(count, np.uint64), np.empty(count, np.int32), np.empty(count, np.int32)
         kernels.choose_datasets(

@@ -1,10 +1,10 @@
-"""Drawing datasets and sequences, and sorting sequences for it; see `mumtrain.sequence_index`."""
+"""Drawing datasets and sequences, and sorting sequences for it; see `mumtrain.sampling.sequence_index`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mumtrain.kernels import DATASET, SCENE, SEQUENCE, below, jit, place_in, unit_of, word_of
+from mumtrain.sampling.kernels import DATASET, SCENE, SEQUENCE, below, jit, place_in, unit_of, word_of
 
 __all__ = ["choose_datasets", "draw_rows", "group_by_scene", "length_shares", "order_by_length"]
 

@@ -1,0 +1,1 @@
+"""What `mumtrain plan` is made of: expectations, a look at some batches, and the words for both."""

@@ -1,0 +1,1 @@
+"""From a frame of a mix to a view: its bytes, the part that is decoded, and the processes that do it."""
