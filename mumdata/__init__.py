@@ -17,6 +17,7 @@ _PUBLIC = {
     "mine_sequences": "mumdata.sequences",
     "mix": "mumdata.mix",
     "pack": "mumdata.pack",
+    "verify_packed": "mumdata.pack",
     "stats": "mumdata.stats",
     "demo": "mumdata.demo.world",
     "read_frames": "mumdata.catalog",

@@ -7,6 +7,8 @@ against their schema. `read_*` return pandas data frames; `open_mix` and `map_*`
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT",
+    "PACKED_RECORD",
     "Footer",
     "Mix",
     "MixDataset",
     "Writer",
     "build",
+    "damaged_twins",
     "dataset_root",
     "frames_twin",
+    "is_packed",
     "map_covisibility",
     "map_frames",
     "map_sequences",
@@ -49,10 +54,14 @@ __all__ = [
     "read_frames",
     "read_scenes",
     "read_sequences",
+    "remove_outdated_twins",
     "write",
 ]
 
 DEFAULT = Path("catalogs")
+
+# beside the mix of a packed copy, from the beginning of packing on
+PACKED_RECORD = "packed.json"
 
 _KEY = b"mumdata"
 _ROW_GROUP = 1 << 17
@@ -236,9 +245,16 @@ def read(schema: Schema, path: Path, columns: list[str] | None = None) -> pa.Tab
     return table.replace_schema_metadata(None)
 
 
-def read_batches(schema: Schema, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Read columns of a catalog piece by piece, in the order of its rows; no piece is empty. Raises as `read` does."""
-    file, _ = _open(schema, path)
+def read_batches(
+    schema: Schema, path: Path, columns: Sequence[str], digest: str | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Read columns of a catalog piece by piece, in the order of its rows; no piece is empty.
+
+    Raises as `read` does, and CatalogError where the file's content digest is not `digest`, if that is given.
+    """
+    file, footer = _open(schema, path)
+    if digest not in (None, footer.content_digest):
+        raise CatalogError(f"{path} has changed while it was used; run the command again")
     try:
         with file:
             for batch in file.iter_batches(_BATCH, columns=list(columns)):
@@ -299,11 +315,12 @@ class MixDataset:
 
 @dataclass(frozen=True)
 class Mix:
-    """A weighted set of datasets' sequences that one training run reads."""
+    """A weighted set of datasets' sequences that one training run reads; `parameters` are those of its footer."""
 
     path: Path
     content_digest: str
     datasets: tuple[MixDataset, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 def open_mix(path: Path) -> Mix:
@@ -312,15 +329,18 @@ def open_mix(path: Path) -> Mix:
     Raises CatalogError naming the command to run where a catalog is missing or has changed since.
     """
     path = Path(path)
+    if not path.exists() and is_packed(path):
+        raise CatalogError(f"{path.parent} is not packed to the end yet; {_made_again(path, None, [])}: it goes on")
     footer = read_footer(MIX, path)
+    rows = read(MIX, path).to_pylist()
     datasets = []
-    for row in read(MIX, path).to_pylist():
+    for row in rows:
         files: dict[str, Path | None] = {}
         for schema in (FRAMES, SEQUENCES, COVISIBILITY):
             digest, place = row[f"{schema.name}_digest"], row[f"{schema.name}_path"]
             file = None if digest is None else path.parent / place
             if file is not None and read_footer(schema, file).content_digest != digest:
-                raise CatalogError(f"{file} has changed since {path} was made; run 'mumdata mix' again")
+                raise CatalogError(f"{file} has changed since {path} was made; {_made_again(path, footer, rows)}")
             files[schema.name] = file
         frames, sequences, covisibility = files.values()
         assert frames is not None
@@ -344,7 +364,12 @@ def open_mix(path: Path) -> Mix:
                 covisibility_digest=row["covisibility_digest"],
             )
         )
-    return Mix(path, footer.content_digest, tuple(datasets))
+    return Mix(path, footer.content_digest, tuple(datasets), footer.parameters)
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a path is that of the mix of a packed copy, which may not be finished."""
+    return path.name == MIX.file_name and path.with_name(PACKED_RECORD).is_file()
 
 
 def map_frames(dataset: MixDataset) -> pa.Table:
@@ -363,13 +388,7 @@ def map_sequences(dataset: MixDataset) -> pa.Table:
     `holdout_unit` is a uniform hash in [0, 1) of the sequence's group; it is held out when holdout_unit < holdout.
     `mean_overlap` is null where it is not known.
     """
-    path, frames = dataset.sequences, dataset.frames
-
-    def make(spool: Spool) -> pa.RecordBatch:
-        rows, groups = read_batches(SEQUENCES, path, twin.SEQUENCES), read_batches(FRAMES, frames, twin.GROUPS)
-        return twin.of_sequences(rows, groups, map_frames(dataset), spool)
-
-    return map_twin(twin.ensure("sequences", path, (dataset.sequences_digest, dataset.frames_digest), make))
+    return map_twin(twin.ensure(_sequences_recipe(dataset)))
 
 
 def map_covisibility(dataset: MixDataset) -> pa.Table | None:
@@ -378,25 +397,28 @@ def map_covisibility(dataset: MixDataset) -> pa.Table | None:
     Columns: other (large_list of frame_ids, ascending), overlap (large_list of float32): the greater of the two
     overlaps of that pair, one that is not known counting as 0. Each pair stands in the rows of both its frames.
     """
-    if dataset.covisibility is None or dataset.covisibility_digest is None:
-        return None
-    path, num_frames = dataset.covisibility, pq.read_metadata(dataset.frames).num_rows
-
-    def make(spool: Spool) -> pa.RecordBatch:
-        return twin.of_covisibility(lambda: read_batches(COVISIBILITY, path, twin.PAIRS), num_frames, spool)
-
-    return map_twin(twin.ensure("covisibility", path, (dataset.covisibility_digest, dataset.frames_digest), make))
+    recipe = _covisibility_recipe(dataset)
+    return None if recipe is None else map_twin(twin.ensure(recipe))
 
 
 def frames_twin(dataset: MixDataset) -> Path:
     """Return the file of the frames' Arrow twin, built where it is not there: what a process of its own maps."""
-    path = dataset.frames
-    return twin.ensure(
-        "frames",
-        path,
-        (dataset.frames_digest,),
-        lambda spool: twin.of_frames(read_batches(FRAMES, path, twin.FRAMES), spool),
-    )
+    return twin.ensure(_frames_recipe(dataset))
+
+
+def damaged_twins(dataset: MixDataset, scratch: Path) -> Iterator[Path]:
+    """Yield the twins beside a dataset's catalogs that are not what these give, each built once more in `scratch`."""
+    for recipe in _recipes(dataset):
+        if not twin.is_intact(recipe, scratch):
+            yield recipe.beside
+            if recipe.kind == "frames":  # the others are made with its help
+                return
+
+
+def remove_outdated_twins(dataset: MixDataset) -> None:
+    """Remove the twins beside a dataset's catalogs that are of earlier ones; see `mumdata.twin.remove_outdated`."""
+    for recipe in _recipes(dataset):
+        twin.remove_outdated(recipe)
 
 
 def map_twin(path: Path) -> pa.Table:
@@ -407,6 +429,62 @@ def map_twin(path: Path) -> pa.Table:
 def dataset_root(dataset: MixDataset) -> Path:
     """Return the folder that a dataset's paths are relative to; LayoutError naming how to set it."""
     return roots.find_root(dataset.name, dataset.catalog.parent)
+
+
+def _made_again(path: Path, footer: Footer | None, rows: list[dict[str, Any]]) -> str:
+    # what to do to make a mix again: the command, as far as its footer knows
+    if footer is None or is_packed(path):
+        return f"run the 'mumdata pack' command that made {path.parent} again"
+    options = footer.parameters
+    if not {"definition", "definition_file"} & set(options):
+        return "run 'mumdata mix' again, with the names, --weight, --min-frames and --holdout that it was made with"
+    definition = options.get("definition") or os.path.normpath(path.parent / options["definition_file"])
+    weights = options.get("weight") or []
+    words = ["mumdata", "mix", definition, *(word for weight in weights for word in ("--weight", weight))]
+    for option in ("min_frames", "holdout"):
+        if options.get(option):
+            words += [f"--{option.replace('_', '-')}", str(options[option])]
+    catalogs = Path(os.path.normpath(path.parent / rows[0]["frames_path"])).parents[1]
+    words += ["--catalogs", str(catalogs)] if catalogs != DEFAULT else []
+    words += ["-o", str(path)] if Path(os.path.normpath(path)) != catalogs / MIX.file_name else []
+    return f"run '{shlex.join(words)}' again"
+
+
+def _frames_recipe(dataset: MixDataset) -> twin.Recipe:
+    path, digest = dataset.frames, dataset.frames_digest
+
+    def make(spool: Spool) -> pa.RecordBatch:
+        return twin.of_frames(read_batches(FRAMES, path, twin.FRAMES, digest), spool)
+
+    return twin.Recipe("frames", path, (digest,), make)
+
+
+def _sequences_recipe(dataset: MixDataset) -> twin.Recipe:
+    path, digest = dataset.sequences, dataset.sequences_digest
+
+    def make(spool: Spool) -> pa.RecordBatch:
+        rows = read_batches(SEQUENCES, path, twin.SEQUENCES, digest)
+        groups = read_batches(FRAMES, dataset.frames, twin.GROUPS, dataset.frames_digest)
+        return twin.of_sequences(rows, groups, map_frames(dataset), spool)
+
+    return twin.Recipe("sequences", path, (digest, dataset.frames_digest), make)
+
+
+def _covisibility_recipe(dataset: MixDataset) -> twin.Recipe | None:
+    path, digest = dataset.covisibility, dataset.covisibility_digest
+    if path is None or digest is None:
+        return None
+
+    def make(spool: Spool) -> pa.RecordBatch:
+        num_frames = map_frames(dataset).num_rows
+        return twin.of_covisibility(lambda: read_batches(COVISIBILITY, path, twin.PAIRS, digest), num_frames, spool)
+
+    return twin.Recipe("covisibility", path, (digest, dataset.frames_digest), make)
+
+
+def _recipes(dataset: MixDataset) -> list[twin.Recipe]:
+    found = (_frames_recipe(dataset), _sequences_recipe(dataset), _covisibility_recipe(dataset))
+    return [recipe for recipe in found if recipe is not None]
 
 
 def _open(schema: Schema, path: Path) -> tuple[pq.ParquetFile, Footer]:

@@ -470,8 +470,31 @@ def pack(
     """Copy the images of a mix's sequences, smaller, into a few large files: training reads them much faster."""
     from mumdata.pack import pack
 
-    packed = pack(mix, out=out, size=size, quality=quality, shard_gb=shard_gb, workers=workers)
+    try:
+        packed = pack(mix, out=out, size=size, quality=quality, shard_gb=shard_gb, workers=workers)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
     print("\n".join(packed.lines()))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed copy, as written by mumdata pack.")],
+    workers: Workers = None,
+) -> None:
+    """Read a packed copy back: catalogs and images against their checksums. Exit status 1: something is damaged."""
+    from mumdata.errors import MumError
+    from mumdata.pack import verify_packed
+
+    found = verify_packed(folder, workers=workers)
+    print("\n".join(found.lines()))
+    if found.problems:
+        num = f"{len(found.problems):,} problem{'' if len(found.problems) == 1 else 's'}"
+        raise MumError(
+            f"{folder} is damaged ({num}, above); copy it anew, or run the 'mumdata pack' command that made it again: "
+            "damaged shards are written anew"
+        )
 
 
 @app.command()

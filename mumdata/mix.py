@@ -92,7 +92,13 @@ def mix(
     kinds = (FRAMES.name, SEQUENCES.name, COVISIBILITY.name)
     digests = {f"{row['dataset']}/{kind}": row[f"{kind}_digest"] for row in rows for kind in kinds}
     inputs = {name: digest for name, digest in digests.items() if digest is not None}
-    _, changed = catalog.write(MIX, catalog.build(MIX, columns), target, inputs=inputs, parameters={"holdout": holdout})
+    # what open_mix tells to run again when a catalog has changed
+    parameters = _named(definition, target.parent) | {
+        "weight": list(weight or []),
+        "min_frames": min_frames,
+        "holdout": holdout,
+    }
+    _, changed = catalog.write(MIX, catalog.build(MIX, columns), target, inputs=inputs, parameters=parameters)
     return Mixed(target, rows, left_out, changed, held_out)
 
 
@@ -106,7 +112,7 @@ def shipped() -> dict[str, Path]:
 def definition_path(definition: str) -> Path:
     """Return the file of a mix definition, a shipped name or a path; ConfigError where there is none."""
     path = Path(definition)
-    if path.suffix == ".toml" or os.sep in definition:
+    if _is_file(definition):
         if not path.is_file():
             raise ConfigError(f"mix definition {definition} does not exist")
         return path
@@ -114,6 +120,16 @@ def definition_path(definition: str) -> Path:
     if definition not in names:
         raise unknown("mix", definition, names)
     return names[definition]
+
+
+def _is_file(definition: str) -> bool:
+    return Path(definition).suffix == ".toml" or os.sep in definition
+
+
+def _named(definition: str, base: Path) -> dict[str, str]:
+    if not _is_file(definition):
+        return {"definition": definition}
+    return {"definition_file": relative_to_folder(Path(definition), base)}
 
 
 def _definition(definition: str) -> dict[str, dict[str, Any]]:

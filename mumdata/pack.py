@@ -4,85 +4,46 @@ In: a mix, and the files that its catalogs point to. Out: a folder with TAR shar
 them; training on its mix.parquet works as on the mix itself, on any machine that the folder is copied to.
 
     DIR/mix.parquet                              the same weights; written last, so that it names whole copies alone
-    DIR/packed.json                              how the copy was made, and how images are divided into shards
+    DIR/packed.json                              of which mix the copy is made, how, and how it is divided into shards
     DIR/<dataset>/{frames,sequences,scenes,covisibility,quarantine}.parquet, root.toml
     DIR/<dataset>/shards/<dataset>-000000.tar    images, about a gigabyte of them
     DIR/<dataset>/shards/<dataset>-000000.parquet    what is where in it, with checksums
 
 The result is a function of the catalogs, the files and the options, for any number of workers. An interrupted run goes
-on: shards that are whole, and were made from the same frames, stay. Everything is read back before mix.parquet is
-written.
+on: shards that are whole, and were made from the same files as far as the catalog knows, stay. That a file was edited
+is not noticed before `mumdata index` has seen it; then its shard alone is written anew. All shards are read back, and
+the catalogs must still be those of the beginning, before mix.parquet is written.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from mumdata import catalog, engine, roots
 from mumdata.catalog import Mix, MixDataset
-from mumdata.errors import ConfigError, MumError
+from mumdata.errors import CatalogError, ConfigError, MumError
 from mumdata.files import remove_abandoned
 from mumdata.index import check_name
 from mumdata.packed.catalogs import Counts, write_catalogs, write_mix
-from mumdata.packed.check import Verified, check_shards, verify_packed
-from mumdata.packed.folder import Record, check_room, owned, remove_others
-from mumdata.packed.plan import choose
+from mumdata.packed.check import Verified, check_shards, total, verify_packed
+from mumdata.packed.folder import Record, check_room, left_behind, owned, remove_others
+from mumdata.packed.plan import Chosen, choose
 from mumdata.packed.recode import Recoding
-from mumdata.packed.shard import Origin, ShardTask, is_finished, write_shard
+from mumdata.packed.sequences import check_scenes
+from mumdata.packed.shard import Origin, ShardTask, absent_sources, is_finished, write_shard
+from mumdata.packed.summary import Packed
 from mumdata.schema import FRAMES, MIX
 
 __all__ = ["Packed", "pack", "verify_packed"]
 
 _LEAST_SIZE, _MOST_SIZE = 16, 16384
 
-
-@dataclass(frozen=True)
-class Packed:
-    """What a packing run made: the new mix, what each dataset holds, and how long it took.
-
-    `size` is the short side in pixels, None for files as they are. `num_kept` shards were there already.
-    """
-
-    path: Path
-    size: int | None
-    quality: int | None
-    datasets: tuple[Counts, ...]
-    verified: Verified
-    num_kept: int
-    seconds: float
-
-    @property
-    def num_frames(self) -> int:
-        """Frames that are packed, over all datasets."""
-        return sum(counts.num_frames for counts in self.datasets)
-
-    @property
-    def bytes_before(self) -> int:
-        """Bytes of the files that were packed."""
-        return sum(counts.bytes_before for counts in self.datasets)
-
-    @property
-    def bytes_after(self) -> int:
-        """Bytes of the shards."""
-        return sum(counts.bytes_after for counts in self.datasets)
-
-    def lines(self) -> list[str]:
-        """Return the summary, a line for each dataset and then the whole."""
-        how = "as they are" if self.size is None else f"short side {self.size}, JPEG quality {self.quality}"
-        share = f" ({self.bytes_after / self.bytes_before:.0%})" if self.bytes_before else ""
-        num_shards = sum(counts.num_shards for counts in self.datasets)
-        kept = f" ({self.num_kept:,} were there already)" if self.num_kept else ""
-        return [
-            *(line for counts in self.datasets for line in _told(counts, self.path.parent)),
-            f"{self.num_frames:,} frames {how}: {_in_units(self.bytes_before)} -> {_in_units(self.bytes_after)}{share}",
-            f"{num_shards:,} shards{kept} in {_duration(self.seconds)}; depth maps and masks are not packed",
-            *self.verified.lines(),
-            f"train on {self.path}",
-        ]
+_TOLD = 5  # problems in a message
 
 
 def pack(
@@ -99,11 +60,13 @@ def pack(
     `size` is the pictures' short side in pixels, "full" copies files as they are; `mumdata.packed.recode` says how
     pictures are made smaller. `quality` is JPEG's, 1 to 100. `shard_gb` is how large a shard is, about, in gigabytes.
     Images that are not whole are left out and listed in quarantine.parquet, and their frames are taken out of the
-    sequences. Depth maps and masks are not packed.
+    sequences. Depth maps and masks are not packed. Shards that are damaged when they are read back are written once
+    more.
 
-    Raises ConfigError for options, and where `out` holds something else or a copy made with other ones; CatalogError
-    where the mix or its catalogs do not belong together; LayoutError where a root is not known; MumError where the disk
-    is too small or full, a file cannot be read, or what was written is not what is read back.
+    Raises ConfigError for options, and where `out` holds something else, a copy of another mix, or one made with other
+    options; CatalogError where the mix or its catalogs do not belong together, or change meanwhile; LayoutError where a
+    root is not known; MumError where the disk is too small or full, a file cannot be read, or what was written is not
+    what is read back.
     """
     begun = time.monotonic()
     how = _recoding(size, quality)
@@ -115,23 +78,20 @@ def pack(
     source = catalog.open_mix(mix)
     origins = [_origin(dataset) for dataset in source.datasets]
     _check_apart(out, source, origins)
+    for dataset in source.datasets:
+        check_scenes(dataset)
+    names = [dataset.name for dataset in source.datasets]
     with owned(out):
-        record = Record(out, how, shard_gb)
-        chosen = [choose(dataset) for dataset in source.datasets]
-        plans = [record.tasks(*of) for of in zip(source.datasets, origins, chosen, strict=True)]
-        num_kept = _write_shards(out, how, source, plans, workers)
-        counts = []
-        for dataset, one, tasks in zip(source.datasets, chosen, plans, strict=True):
-            shards, folder = [task.files for task in tasks], out / dataset.name
-            remove_others(folder, shards)
-            indexed_as = catalog.read_footer(FRAMES, dataset.frames).parameters.get("dataset", dataset.name)
-            roots.remember_root(dataset.name, out, folder, str(indexed_as), relative=True)
-            counts.append(write_catalogs(dataset, one, shards, folder, how))
-        verified = check_shards([task.files for tasks in plans for task in tasks], how.size is None, workers)
-        if verified.problems:
-            raise MumError(f"{verified.problems[0]}; delete it and run the command again (the disk may be failing)")
-        path = write_mix(mix, out, counts)
-    return Packed(path, how.size, how.quality, tuple(counts), verified, num_kept, time.monotonic() - begun)
+        with _unchanged(source):
+            record = Record(out, how, shard_gb, mix, names)
+            chosen = [choose(dataset) for dataset in source.datasets]
+            plans = [record.tasks(*of) for of in zip(source.datasets, origins, chosen, strict=True)]
+            shards = _shards(out, how, source, [task for tasks in plans for task in tasks], workers)
+        with _unchanged(source):
+            counts = [_catalogs(out, how, *of) for of in zip(source.datasets, chosen, plans, strict=True)]
+        path = write_mix(source, out, counts)
+    left = tuple(left_behind(out, names))
+    return Packed(path, how.size, how.quality, tuple(counts), *shards, left, time.monotonic() - begun)
 
 
 def _recoding(size: int | str, quality: int) -> Recoding:
@@ -150,7 +110,7 @@ def _recoding(size: int | str, quality: int) -> Recoding:
 
 def _origin(dataset: MixDataset) -> Origin:
     check_name(dataset.name)  # it becomes a folder
-    return Origin(dataset.name, catalog.dataset_root(dataset), dataset.frames_digest, catalog.frames_twin(dataset))
+    return Origin(dataset.name, catalog.dataset_root(dataset), catalog.frames_twin(dataset))
 
 
 def _check_apart(out: Path, source: Mix, origins: list[Origin]) -> None:
@@ -161,19 +121,73 @@ def _check_apart(out: Path, source: Mix, origins: list[Origin]) -> None:
             raise ConfigError(f"{path}, which is to be packed, lies in {out} itself; choose another folder with -o")
 
 
-def _write_shards(out: Path, how: Recoding, source: Mix, plans: list[list[ShardTask]], workers: int | None) -> int:
-    """Write the shards that are not there yet, and return how many are."""
+@contextmanager
+def _unchanged(source: Mix) -> Iterator[None]:
+    """Read the catalogs of a mix; CatalogError where they are others afterwards, whatever else that has led to."""
+    try:
+        yield
+    finally:
+        try:
+            now = catalog.open_mix(source.path).content_digest
+        except CatalogError as error:
+            raise CatalogError(f"{source.path} or its catalogs changed while it was packed: {error}") from error
+        if now != source.content_digest:
+            raise CatalogError(f"{source.path} changed while it was packed; run 'mumdata pack' again")
+
+
+def _shards(
+    out: Path, how: Recoding, source: Mix, tasks: list[ShardTask], workers: int | None
+) -> tuple[Verified, int, int]:
+    """Write the shards that are not there yet and read all of them back, those that are damaged being written again.
+
+    Returns what was read, how many were there already and are whole, and how many were damaged.
+    """
     for dataset in source.datasets:
         remove_abandoned(out / dataset.name)
         remove_abandoned(out / dataset.name / "shards")
-    todo = [task for tasks in plans for task in tasks if not is_finished(how, task)]
+    todo = [task for task in tasks if not is_finished(how, task)]
     check_room(out, sum(task.num_bytes for task in todo) + sum(map(_catalog_bytes, source.datasets)))
-    if todo:
+    _write(out, how, todo, workers)
+    found = check_shards([task.files for task in tasks], how.size is None, workers)
+    damaged = [number for number, one in enumerate(found) if one.problems]
+    if damaged:
+        _mend(out, how, [tasks[number] for number in damaged], workers)
+        again = check_shards([tasks[number].files for number in damaged], how.size is None, workers)
+        for number, one in zip(damaged, again, strict=True):
+            found[number] = one
+    verified = total(found)
+    if verified.problems:
+        raise MumError(f"{_some(verified.problems)}: written twice, and damaged; check the disk, or choose another")
+    written = {id(task) for task in todo} | {id(tasks[number]) for number in damaged}
+    return verified, len(tasks) - len(written), len(damaged)
+
+
+def _write(out: Path, how: Recoding, tasks: list[ShardTask], workers: int | None) -> None:
+    if tasks:
         # the catalogs of an earlier copy point into shards that are about to change
         (out / MIX.file_name).unlink(missing_ok=True)
-        for _ in engine.each(partial(write_shard, how), todo, workers, "packing", "shard"):
+        for _ in engine.each(partial(write_shard, how), tasks, workers, "packing", "shard"):
             pass
-    return sum(map(len, plans)) - len(todo)
+
+
+def _mend(out: Path, how: Recoding, tasks: list[ShardTask], workers: int | None) -> None:
+    # a damaged shard may hold the last of files that are gone
+    gone = [
+        f"{task.files.tar} is damaged, and {len(absent):,} of its files are gone (the first: {absent[0]})"
+        for task in tasks
+        if (absent := absent_sources(task))
+    ]
+    if gone:
+        raise MumError(f"{_some(gone)}; bring the files or whole shards back, or delete the shards, and run it again")
+    _write(out, how, tasks, workers)
+
+
+def _catalogs(out: Path, how: Recoding, dataset: MixDataset, chosen: Chosen, tasks: list[ShardTask]) -> Counts:
+    shards, folder = [task.files for task in tasks], out / dataset.name
+    remove_others(folder, shards)
+    indexed_as = catalog.read_footer(FRAMES, dataset.frames).parameters.get("dataset", dataset.name)
+    roots.remember_root(dataset.name, out, folder, str(indexed_as), relative=True)
+    return write_catalogs(dataset, chosen, shards, folder, how)
 
 
 def _catalog_bytes(dataset: MixDataset) -> int:
@@ -181,32 +195,6 @@ def _catalog_bytes(dataset: MixDataset) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def _told(counts: Counts, folder: Path) -> list[str]:
-    line = (
-        f"{counts.name}: {counts.num_frames:,} frames of {counts.num_sequences:,} sequences, "
-        f"{_in_units(counts.bytes_before)} -> {_in_units(counts.bytes_after)}"
-    )
-    if not counts.broken:
-        return [line]
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.broken.items())
-    return [
-        line,
-        f"  {sum(counts.broken.values()):,} images could not be packed ({reasons}); they are listed in "
-        f"{folder / counts.name / 'quarantine.parquet'}",
-        f"  {counts.num_shortened:,} sequences are shorter without them, {counts.num_lost:,} are gone",
-    ]
-
-
-def _in_units(num_bytes: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.3g} {unit}"
-    return f"{num_bytes / 1e3:.3g} kB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+def _some(problems: Sequence[str]) -> str:
+    more = len(problems) - _TOLD
+    return "; ".join([*problems[:_TOLD], *([f"and {more:,} more"] if more > 0 else [])])

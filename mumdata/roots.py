@@ -33,6 +33,9 @@ def find_root(name: str, catalogs: Path, root: Path | None = None) -> Path:
     by_hand, written = catalogs / "roots.toml", catalogs / name / "root.toml"
     remembered = str(read_toml(written).get("root", "")) if root is None and written.exists() else None
     base = Path()
+    advice = f"run 'mumdata index {name} --root DIR', or set {variable}=DIR"
+    if root is None and remembered and _is_relative(remembered):
+        advice = "its files moved apart from their catalog: put them back beside it, or pack again"
     if root is not None:
         found, source = str(root), "--root"
     elif os.environ.get(variable) and not (remembered and _is_relative(remembered)):
@@ -42,14 +45,12 @@ def find_root(name: str, catalogs: Path, root: Path | None = None) -> Path:
     elif remembered is not None:
         found, source, base = remembered, str(written), written.parent
     else:
-        raise LayoutError(f"no root is known for '{name}'; give --root DIR or set {variable}")
+        raise LayoutError(f"no root is known for '{name}'; {advice}")
     folder = base / Path(found).expanduser()
     if not found or not folder.exists():
-        raise LayoutError(
-            f"the root of '{name}', {found or 'nothing'} (from {source}), does not exist; give --root DIR"
-        )
+        raise LayoutError(f"the root of '{name}', {found or 'nothing'} (from {source}), does not exist; {advice}")
     if not folder.is_dir():
-        raise LayoutError(f"the root of '{name}', {found} (from {source}), is not a folder; give --root DIR")
+        raise LayoutError(f"the root of '{name}', {found} (from {source}), is not a folder; {advice}")
     return folder
 
 

@@ -1,8 +1,9 @@
 """Arrow twins: what training reads of a catalog, as a file that all processes map.
 
 In: a catalog's rows, piece by piece, and the content digests of what they come from. Out: an uncompressed Arrow IPC
-file named by these digests, beside the catalog or in $MUM_CACHE; never overwritten, so a running job keeps the one that
-it mapped. Every column is one chunk, however many rows there are: readers take plain arrays over the mapped file.
+file named by these digests, beside the catalog or in $MUM_CACHE; no file is written over, so that a running job keeps
+the one that it mapped. Every column is one chunk, however many rows there are: readers take plain arrays over the
+mapped file.
 """
 
 from __future__ import annotations
@@ -10,17 +11,34 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
 from mumdata import rng
+from mumdata.digest import ContentDigest
 from mumdata.errors import CatalogError
 from mumdata.files import atomic_path
 from mumdata.spool import Codes, Lists, Numbers, Spool, Strings
 
-__all__ = ["FRAMES", "GROUPS", "PAIRS", "SEQUENCES", "ensure", "mapped", "of_covisibility", "of_frames", "of_sequences"]
+__all__ = [
+    "FRAMES",
+    "GROUPS",
+    "PAIRS",
+    "SEQUENCES",
+    "Recipe",
+    "ensure",
+    "is_intact",
+    "mapped",
+    "of_covisibility",
+    "of_frames",
+    "of_sequences",
+    "remove_outdated",
+]
 
 Rows = Iterable[pa.RecordBatch]
 
@@ -39,46 +57,122 @@ GROUPS = ("dataset", "group")
 SEQUENCES = ("frames", "num_frames", "mean_overlap")
 PAIRS = ("frame_a", "frame_b", "overlap_ab", "overlap_ba")
 
+# the columns of twins
+_NAMES = pa.dictionary(pa.int32(), pa.string())
+_SCHEMAS = {
+    "frames": pa.schema(
+        {"scene": pa.int32(), "path": pa.large_string(), "archive": _NAMES, "codec": _NAMES, **_NUMBERS}.items()
+    ),
+    "sequences": pa.schema(
+        {
+            "scene": pa.int32(),
+            "num_frames": pa.int32(),
+            "frames": pa.large_list(pa.int32()),
+            "holdout_unit": pa.float64(),
+            "mean_overlap": pa.float32(),
+        }.items()
+    ),
+    "covisibility": pa.schema({"other": pa.large_list(pa.int32()), "overlap": pa.large_list(pa.float32())}.items()),
+}
+
 # goes up whenever a twin's columns change: a twin of another layout is left alone and a new one is made beside it
 _LAYOUT = 2
 
+_ROWS = 1 << 17  # rows that are compared at once
 _GROUPS_AT_ONCE = 1 << 16  # groups whose names are Python objects at the same time
 
 
-def ensure(kind: str, catalog: Path, digests: tuple[str, ...], make: Callable[[Spool], pa.RecordBatch]) -> Path:
-    """Return the file of a catalog's twin, built by `make` under a lock where it is not there.
+@dataclass(frozen=True)
+class Recipe:
+    """How a twin is made: its kind, the catalog that it stands beside, and what reads the rows.
 
-    `digests` are those of the catalogs that it is made from, the one that it stands beside first. While it is built,
-    temporary files in its folder take as much space again. Raises CatalogError where no folder can be written.
+    `digests` are those of the catalogs that it is made from, the one that it stands beside first.
     """
-    name = ".".join([kind, str(_LAYOUT), digests[0], *(digest[:16] for digest in digests[1:]), "arrow"])
-    places = [catalog.parent / name]
+
+    kind: str
+    catalog: Path
+    digests: tuple[str, ...]
+    make: Callable[[Spool], pa.RecordBatch]
+
+    @property
+    def file_name(self) -> str:
+        """The twin's name, another one for each content and layout."""
+        first, *others = self.digests
+        return ".".join([self.kind, str(_LAYOUT), first, *(digest[:16] for digest in others), "arrow"])
+
+    @property
+    def beside(self) -> Path:
+        """The twin's place beside its catalog."""
+        return self.catalog.parent / self.file_name
+
+
+def ensure(recipe: Recipe) -> Path:
+    """Return the file of a catalog's twin, built under a lock where it is not there or damaged.
+
+    While it is built, temporary files in its folder take as much space again. Raises CatalogError where no folder can
+    be written, or where a folder has the twin's name.
+    """
+    places = [recipe.beside]
     if os.environ.get("MUM_CACHE"):
-        places.append(Path(os.environ["MUM_CACHE"], name))
+        places.append(Path(os.environ["MUM_CACHE"], recipe.file_name))
     for place in places:
-        if place.exists():
+        if _is_whole(recipe.kind, place):
             return place
-    writable = [place for place in places if os.access(_existing(place.parent), os.W_OK)]
-    if not writable:
-        raise CatalogError(f"{catalog.parent} cannot be written; set MUM_CACHE to a folder that can")
-    place = writable[0]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.parent / f".{kind}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with atomic_path(place) as temporary, Spool(place.parent) as spool:
-                batch = make(spool)
-                with pa.ipc.new_file(temporary, batch.schema) as out:
-                    out.write_batch(batch)
-    return place
+    problems = []
+    for place in places:
+        try:
+            lock = _lock(place.parent, recipe.kind)
+        except OSError as error:
+            problems.append(f"{place.parent} cannot be written ({error.strerror})")
+            continue
+        with lock:
+            if not _is_whole(recipe.kind, place):
+                _build(recipe, place)
+        return place
+    raise CatalogError(f"{', and '.join(problems)}; set MUM_CACHE to a folder that can be written")
 
 
 def mapped(place: Path) -> pa.Table:
-    """Map a twin; CatalogError where it is not whole."""
+    """Map a twin; CatalogError where it is not whole.
+
+    The ends of every column are compared with the size of its buffers: half a millisecond for 20 million frames. What
+    lies between is not looked at, since that would read the file (of that many frames, 160 MB for the places of their
+    paths alone, which takes 30 ms where the system holds them already): that is what `is_intact` is for.
+    """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(place))).read_all()
-    except pa.ArrowInvalid as error:
-        raise CatalogError(f"{place} is not a whole Arrow file; delete it, it is built anew") from error
+        table = pa.ipc.open_file(pa.memory_map(str(place))).read_all()
+        table.validate()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CatalogError(f"{place} is not a whole Arrow file; run the command again, it is built anew") from error
+    return table
+
+
+def is_intact(recipe: Recipe, scratch: Path) -> bool:
+    """Tell whether the twin beside its catalog is, to the last value, what its catalog gives; True where none is there.
+
+    It is built once more, in a folder that temporary files may be written to; OSError where that one is full.
+    """
+    if not os.path.lexists(recipe.beside):
+        return True
+    try:
+        found = mapped(recipe.beside)
+        found.validate(full=True)
+    except (CatalogError, pa.ArrowException, ValueError):  # ValueError: names that are no text
+        return False
+    with Spool(scratch) as spool:
+        expected = pa.Table.from_batches([recipe.make(spool)])
+        return found.schema.equals(expected.schema) and _digest(found) == _digest(expected)
+
+
+def remove_outdated(recipe: Recipe) -> None:
+    """Remove twins of the same kind beside a catalog that are of other contents or layouts.
+
+    A process of this machine that has one mapped keeps it; one that maps it over a network loses it.
+    """
+    for path in recipe.catalog.parent.glob(f"{recipe.kind}.*.arrow"):
+        if path.name != recipe.file_name:
+            with suppress(OSError):
+                path.unlink()
 
 
 def of_frames(rows: Rows, spool: Spool) -> pa.RecordBatch:
@@ -241,7 +335,39 @@ def _plain(table: pa.Table, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+def _is_whole(kind: str, place: Path) -> bool:
+    # as far as `mapped` looks; a damaged one is as good as none
+    if os.path.isdir(place):
+        raise CatalogError(f"{place} is a folder, where a file is to be written; move or remove it")
+    if not os.path.exists(place):
+        return False
+    try:
+        return bool(mapped(place).schema.equals(_SCHEMAS[kind]))
+    except CatalogError:
+        return False
+
+
+def _lock(folder: Path, kind: str) -> IO[str]:
+    # an open file, locked until it is closed; OSError where the folder can be neither made nor written
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / f".{kind}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _build(recipe: Recipe, place: Path) -> None:
+    with atomic_path(place) as temporary, Spool(place.parent) as spool:
+        batch = recipe.make(spool)
+        with pa.ipc.new_file(temporary, batch.schema) as out:
+            out.write_batch(batch)
+
+
+def _digest(table: pa.Table) -> str:
+    digest = ContentDigest(table.schema)
+    for first in range(0, table.num_rows, _ROWS):
+        digest.update(table.slice(first, _ROWS))
+    return digest.hexdigest()

@@ -25,6 +25,7 @@ from mumtrain.config import Config, apply, validate
 from mumtrain.flops import slot_flops
 from mumtrain.loader import Loader, open_frames
 from mumtrain.planning.expected import expect
+from mumtrain.planning.text import Number
 from mumtrain.reading.frames import Frame, FrameTable
 from mumtrain.reading.view import Position, draw_view
 from mumtrain.reading.workers import num_workers
@@ -44,6 +45,9 @@ REACHED = 0.5
 
 # frames of a dataset that are looked at; and how often each is decoded, the quickest time counting
 _NUM_FRAMES, _REPEATS = 48, 3
+
+# estimates of the cores needed whose ratio is greater do not agree
+_DISAGREE = 1.25
 
 # slots that are delivered before the rate counts: the processes have started then, and filled the ring
 _WARM_SLOTS = 2
@@ -73,7 +77,7 @@ class Rate:
     workers: int
     frames_per_s: float
     first_batch_s: float
-    private_mb: float | None  # of a process, the most of them
+    private_mb: float | None  # what a process has written for itself alone, the most of them; not the ring of views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,9 @@ class DataBench:
     rates: tuple[Rate, ...]
     gpu: str
     gpu_frames_per_s: float
-    cores_needed: float
+    cores_needed: float  # by the processor time that a frame takes
+    cores_by_rate: float  # by the frames that a process delivered, the most of all numbers of them that were tried
+    best_workers: int  # the fewest that feed the device, else those that delivered most
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -110,10 +116,10 @@ class DataBench:
                 "bytes in": cost.place,
                 "view": cost.size,
                 "frame": f"{cost.width} x {cost.height}",
-                "kB": Decimal(f"{cost.kilobytes:.0f}"),
+                "kB": Number(f"{cost.kilobytes:.0f}"),
                 "read ms": Decimal(f"{cost.read_ms:.2f}"),
                 "view ms": Decimal(f"{cost.view_ms:.2f}"),
-                "frames/s/core": Decimal(f"{1000 / cost.core_ms:.0f}"),
+                "frames/s/core": Number(f"{1000 / cost.core_ms:.0f}"),
             }
             for cost in self.frames
         ]
@@ -121,7 +127,7 @@ class DataBench:
         rates = [
             {
                 "workers": rate.workers,
-                "frames/s": Decimal(f"{rate.frames_per_s:.0f}"),
+                "frames/s": Number(f"{rate.frames_per_s:.0f}"),
                 "first batch s": Decimal(f"{rate.first_batch_s:.2f}"),
                 "private MB each": None if rate.private_mb is None else Decimal(f"{rate.private_mb:.0f}"),
             }
@@ -129,14 +135,22 @@ class DataBench:
         ]
         heading = f"Slots of {self.recipe} at {self.size} px, by decoding processes (0: the training process itself):"
         yield [heading], pd.DataFrame(rates)
-        yield (
-            [
-                f"{self.gpu}: {self.gpu_frames_per_s:,.0f} frames/s of this model at {REACHED:.0%} of its peak of "
-                f"{PEAK_TFLOPS[self.gpu]:,} TFLOP/s (bf16) take {self.cores_needed:.1f} cores like these, with frames "
-                "in the shares that a run draws them."
-            ],
-            None,
+        told = (
+            f"{self.gpu}: {self.gpu_frames_per_s:,.0f} frames/s of this model at {REACHED:.0%} of its peak of "
+            f"{PEAK_TFLOPS[self.gpu]:,} TFLOP/s (bf16) take {self.cores_needed:.1f} cores like these by the processor "
+            f"time of a frame, {self.cores_by_rate:.1f} by the frames delivered, with frames in the shares that a run "
+            "draws them."
         )
+        yield [told], None
+        low, high = sorted((self.cores_needed, self.cores_by_rate))
+        if high > _DISAGREE * low:
+            yield (
+                [
+                    "warning: the two differ by more than a quarter: other programs keep this machine busy, or reading "
+                    "waits for the disk; measure again, with greater --seconds, when it is idle"
+                ],
+                None,
+            )
 
 
 def bench_data(
@@ -189,7 +203,16 @@ def bench_data(
         gpu=gpu,
         gpu_frames_per_s=fed,
         cores_needed=fed * core_s,
+        cores_by_rate=fed / max(rate.frames_per_s / max(1, rate.workers) for rate in rates),
+        best_workers=_best(rates, fed),
     )
+
+
+def _best(rates: Sequence[Rate], fed: float) -> int:
+    # the training process, when it decodes by itself, leaves the device idle meanwhile
+    several = [rate for rate in rates if rate.workers] or list(rates)
+    able = [rate.workers for rate in several if rate.frames_per_s >= fed]
+    return min(able) if able else max(several, key=lambda rate: rate.frames_per_s).workers
 
 
 def _with(config: Config, **data: Any) -> Config:
@@ -313,9 +336,17 @@ def _rate(sampler: Sampler, tables: Sequence[FrameTable], config: Config, second
 
 
 def _private_mb(pid: int) -> float | None:
-    # memory that would be free if the process were not there: what it shares with others is not counted
+    # pages that the process has written and nobody else maps. Not the ring of views: a page of it counts as private
+    # for as long as only one process has come across it; nor pages of files, which can always be dropped
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1000
+    kilobytes, is_ring = 0, False
+    for line in lines:
+        first, *rest = line.split(None, 5)
+        if not first.endswith(":"):
+            is_ring = bool(rest) and rest[-1].startswith("/memfd:")
+        elif first == "Private_Dirty:" and not is_ring:
+            kilobytes += int(rest[0])
+    return kilobytes * 1024 / 1e6 if lines else None

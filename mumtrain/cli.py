@@ -7,21 +7,25 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from mumdata.command import run as run_app
+from mumdata.errors import CatalogError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["app", "main", "pretrain", "plan", "batch", "reconstruct", "demo"]
+__all__ = ["app", "main", "pretrain", "plan", "batch", "bench_data", "recipes", "reconstruct", "demo"]
 
 app = typer.Typer(
     name="mumtrain",
@@ -42,11 +46,35 @@ bench = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
-MixPath = Annotated[Path, typer.Argument(help="A mix, as written by mumdata mix.", metavar="MIX")]
+
+def _mix_file(path: Path) -> Path:
+    # before anything is imported: what is certainly no mix, and which file is one
+    if path.is_dir():
+        near = next((near for at in ("mix.parquet", "catalogs/mix.parquet") if (near := path / at).is_file()), None)
+        raise CatalogError(f"{path} is a folder; give the mix.parquet file{f', {near}' if near else ''}")
+    if path.name in _CATALOGS and path.is_file():
+        near = next(
+            (near for near in (path.parent / "mix.parquet", path.parent.parent / "mix.parquet") if near.is_file()), None
+        )
+        raise CatalogError(f"{path} is not a mix; {f'give {near}' if near else 'make one with mumdata mix'}")
+    return path
+
+
+# stands in a command for what the user fills in
+_IMAGES = "IMAGE..."
+
+# what lies beside a mix and is none
+_CATALOGS = ("frames.parquet", "scenes.parquet", "sequences.parquet", "covisibility.parquet", "quarantine.parquet")
+
+MixPath = Annotated[Path, typer.Argument(help="A mix, as written by mumdata mix.", metavar="MIX", callback=_mix_file)]
 Recipe = Annotated[str, typer.Option(help="The run: mum-vitl16, mum-vitb16 or debug-cpu.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one value of the recipe, e.g. optim.lr=1e-4; may be given again."),
+    typer.Option(
+        "--set",
+        help="Change one value of the recipe, e.g. optim.lr=1e-4; may be given again. All of them: mumtrain recipes "
+        "NAME.",
+    ),
 ]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default CUDA where there is one.")]
@@ -81,6 +109,9 @@ def pretrain(
         typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
         raise typer.Exit(130) from None
     typer.echo(folder)
+    # beside the folder's name, which a script may want by itself
+    typer.echo(f"next: {_command('reconstruct', str(folder), _IMAGES, '-o', 'reconstruction.png')}", err=True)
+    typer.echo("      (images of one scene; a run that was interrupted goes on with --resume)", err=True)
 
 
 @app.command()
@@ -100,8 +131,11 @@ def plan(
     """
     from mumtrain.plan import plan as run
 
-    found = run(mix, recipe=recipe, set=set or [], ranks=ranks, num=num)
+    with _quiet():  # what is logged, the plan says itself
+        found = run(mix, recipe=recipe, set=set or [], ranks=ranks, num=num)
     _show(found, format)
+    if format == "table":
+        typer.echo(f"next: {_pretrain(mix, recipe, set or [])}")
 
 
 @app.command()
@@ -115,11 +149,15 @@ def batch(
         Path | None, typer.Option(help="A run's config.json, in place of a recipe and its settings.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("batch.png"),
+    format: Format = "table",
 ) -> None:
-    """Draw what a slot reads at a step, as the model gets it: a contact sheet."""
+    """Draw what a slot reads at a step: a contact sheet of its views, before patches of them are hidden.
+
+    Images that cannot be read are red, with what stands in their place. json and csv list every frame.
+    """
     from mumtrain.batch import batch as run
 
-    typer.echo(run(mix, step=step, slot=slot, recipe=recipe, set=set or [], config=config, out=out))
+    _show(run(mix, step=step, slot=slot, recipe=recipe, set=set or [], config=config, out=out), format)
 
 
 @bench.command("data")
@@ -143,6 +181,18 @@ def bench_data(
 
     found = run(mix, recipe=recipe, set=set or [], workers=workers, sizes=sizes, seconds=seconds, gpu=gpu)
     _show(found, format)
+    if format == "table":
+        typer.echo(f"next: {_pretrain(mix, recipe, [*(set or []), f'data.workers={found.best_workers}'])}")
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="A recipe, to see all its settings.")] = None) -> None:
+    """List the recipes, or all settings of one of them: their values and what they mean."""
+    from mumtrain.settings_text import recipe_lines, setting_lines
+
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    for line in recipe_lines(width) if name is None else setting_lines(name, width):
+        typer.echo(line)
 
 
 @app.command()
@@ -205,9 +255,57 @@ def _show(found: _Report, format: str) -> None:
             print(textwrap.indent(render(table, width=width - 2), "  ") + "\n")
 
 
+def _pretrain(mix: Path, recipe: str, set: Sequence[str]) -> str:
+    return _command("pretrain", str(mix), "--recipe", recipe, *(word for one in set for word in ("--set", one)))
+
+
+def _command(*words: str) -> str:
+    # in a shell's own way of folding a long line, so that it can be copied; an option stays with its value
+    lines, width = ["mumtrain"], shutil.get_terminal_size((80, 24)).columns - len("next:  \\")
+    parts: list[str] = []
+    for word in words:
+        if len(parts) > 1 and parts[-1].startswith("-") and " " not in parts[-1]:
+            parts[-1] += f" {_quoted(word)}"
+        else:
+            parts.append(_quoted(word))
+    for part in parts:
+        if len(lines[-1]) + len(part) + 1 > width:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
+
+
+def _quoted(word: str) -> str:
+    return word if word == _IMAGES else shlex.quote(word)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("mumtrain")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Wrapped(logging.Formatter):
+    """One warning to a paragraph that fits a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's message behind its level."""
+        text = f"{record.levelname.lower()}: {super().format(record)}"
+        width = shutil.get_terminal_size((80, 24)).columns
+        return textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+
+
 def main() -> None:
     """Run the command line."""
     # OpenMP's threads spin while they wait for each other: where another program wants a core, too, small steps then
     # take seven times as long (measured on two cores). It has to be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Wrapped())
+    logging.basicConfig(handlers=[handler])
     run_app(app)

@@ -52,8 +52,9 @@ class DataConfig:
     # LOW:HIGH, a band of overlap, or nothing: for `covisible` that of the pairs it grows along; for the other rules
     # that of the mean overlap of the sequences drawn from (those of unknown overlap stay)
     overlap: str = ""
-    # what a dataset's weight is a share of: of the sequences drawn, as in the paper; of the batches, each of which is
-    # then of one dataset; or of the frames drawn in the whole run
+    # what a dataset's weight is a share of: of the sequences drawn in slots of several views, as in the paper; of these
+    # slots, each of which is then of one dataset; or of the frames drawn in the whole run. Single images get their
+    # weight's share of all slots
     weighting: Literal["per_sequence", "per_batch", "per_frame"] = "per_sequence"
     # within a dataset: each sequence alike, each scene alike, or a scene by the root of its number of sequences
     balance: Literal["sequence", "scene", "sqrt"] = "sequence"

@@ -18,10 +18,12 @@ import numpy as np
 from mumdata.catalog import Mix, open_mix
 from mumdata.errors import ConfigError
 from mumtrain.config import Config, apply
-from mumtrain.curriculum import Stage
+from mumtrain.curriculum import Band, Stage, read_subset
 from mumtrain.flops import slot_flops
 from mumtrain.planning.expected import expect, num_different_frames, share_repeated, sums, time_lost
+from mumtrain.planning.hints import missing_roots, rules_not_followed
 from mumtrain.planning.look import Found, Looked, look
+from mumtrain.planning.rows import DatasetPlan, StagePlan, ViewsPlan
 from mumtrain.planning.text import tables, warnings
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.sampler import Sampler, SequenceTable, open_sampler, rank_slots
@@ -33,67 +35,12 @@ __all__ = ["DatasetPlan", "ViewsPlan", "StagePlan", "Plan", "plan", "plan_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetPlan:
-    """What is read of one dataset, in a stage or in the whole run; shares in 0 .. 1, None where nothing is known."""
-
-    dataset: str
-    single_view: bool
-    weight: float  # its share of the weights
-    got: float  # the share that it gets of what weights are shares of (data.weighting)
-    slots: float  # share of the slots, counted at every step, that hold at least one of its sequences
-    sequences: float  # share of the sequences drawn
-    frames: float  # share of the frames drawn
-    num_sequences: int  # sequences that may be drawn
-    num_longest: int  # those of them that have as many frames as the most views of a batch
-    num_frames: int  # different frames in them
-    visits_per_sequence: float | None  # mean number of times that a sequence is drawn
-    visits_per_frame: float | None
-    repeated: float  # share of the frames drawn from it that repeat one of the same draw (data.short=repeat)
-    looked_at: int  # sequences drawn whose frames were looked up
-    lone: float | None  # share of their frames that overlap less than 0.1 with each other frame of their draw
-    shared_points: float | None  # median of two frames drawn together
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewsPlan:
-    """What is read as V views a sequence, in a stage; shares in 0 .. 1, None where nothing is known."""
-
-    views: int
-    single_view: bool
-    slots: float  # share of the slots
-    sequences: float  # share of the sequences drawn
-    frames: float  # share of the frames drawn
-    sequences_per_slot: int
-    frames_per_slot: int
-    gflops_per_frame: float  # forward and backward
-    looked_at: int
-    lone: float | None
-    shared_points: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """What is read from one step to another, both included and counted from 1."""
-
-    first_step: int
-    last_step: int
-    views_min: int
-    views_max: int
-    overlap: tuple[float, float] | None
-    frames_per_slot: float  # mean
-    flops_per_step: float  # mean over the steps, of all slots together
-    lost_per_slot: float  # share of the ranks' time that they wait for each other, were V drawn for each slot
-    lost_per_step: float  # and were it drawn once a step
-    datasets: tuple[DatasetPlan, ...]
-    views: tuple[ViewsPlan, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run would read: stage by stage, and of each dataset over the whole run."""
 
     mix: str
     recipe: str
+    settings: tuple[str, ...]  # changes to the recipe
     steps: int
     slots: int
     most_frames_per_slot: int
@@ -104,9 +51,11 @@ class Plan:
     short: str
     flops: float  # forward and backward, of the whole run
     batches_looked_at: int
+    batches_asked: int
     stages: tuple[StagePlan, ...]
     datasets: tuple[DatasetPlan, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]  # what the run needs and is not there yet
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -148,15 +97,26 @@ def plan(
     """
     config = apply(recipe_of(recipe), set)
     opened = open_mix(Path(mix))
-    return plan_run(open_sampler(opened, config), opened, config, recipe=recipe, ranks=ranks, num=num)
+    return plan_run(
+        open_sampler(opened, config), opened, config, recipe=recipe, settings=tuple(set), ranks=ranks, num=num
+    )
 
 
 def plan_run(
-    sampler: Sampler, mix: Mix, config: Config, *, recipe: str, ranks: int | None = None, num: int = 2000
+    sampler: Sampler,
+    mix: Mix,
+    config: Config,
+    *,
+    recipe: str,
+    settings: tuple[str, ...] = (),
+    ranks: int | None = None,
+    num: int = 2000,
 ) -> Plan:
     """Tell what a run would read, as `plan` does, from a mix and sampler that are open."""
     data = config.data
     ranks = data.slots if ranks is None else ranks
+    if ranks < 1:
+        raise ConfigError(f"ranks must be at least 1, not {ranks}")
     rank_slots(0, ranks, data.slots)  # raises where they do not divide them
     if num < 0:
         raise ConfigError(f"num is {num}; it must not be negative")
@@ -171,6 +131,7 @@ def plan_run(
     made = Plan(
         mix=str(mix.path),
         recipe=recipe,
+        settings=settings,
         steps=config.steps,
         slots=data.slots,
         most_frames_per_slot=data.frames_per_slot,
@@ -181,12 +142,14 @@ def plan_run(
         short=data.short,
         flops=math.fsum(stage.flops_per_step * len(span) for stage, span in zip(stages, spans, strict=True)),
         batches_looked_at=looked.num_batches,
+        batches_asked=num * len(spans),
         stages=tuple(stages),
         datasets=_datasets(sampler, _added(amounts), lambda d: looked.found(dataset=d)),
         warnings=(),
+        notes=tuple(missing_roots(mix)),
     )
     late = [stage.start + 1 for stage in sampler.stages[len(reached) :]]
-    return replace(made, warnings=tuple(warnings(made, late)))
+    return replace(made, warnings=(*warnings(made, late), *rules_not_followed(made, sampler, mix)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +159,8 @@ class _Amounts:
     num_slots: int  # in all steps
     read: np.ndarray  # float64 [6, D]: weight and what it got times num_slots; slots, sequences, frames, repeated ones
     rows: tuple[np.ndarray, ...]  # D times bool [n], sequences that may be drawn
+    unknown: tuple[int, ...]  # D times, how many of them have no mean overlap, where a band is asked for
+    never: tuple[str | None, ...]  # D times, why a dataset with a weight is never drawn
     most: int  # views of a batch
 
 
@@ -211,13 +176,30 @@ def _amounts(sampler: Sampler, config: Config, number: int, span: range) -> _Amo
             shares = [share_repeated(table, rows[d], data.balance, views) for _, views in law.kinds]
             repeated[d] = math.fsum((mean.frames[:, d] * shares).tolist())
     read = (weights / math.fsum(weights), mean.got, mean.slots, sums(mean.sequences), sums(mean.frames), repeated)
-    return _Amounts(num_slots, num_slots * np.stack(read), rows, max(views for _, views in law.kinds))
+    band = _band(stage, config)
+    unknown = [
+        table.num_unknown(of) if band and not table.single_view else 0
+        for table, of in zip(sampler.tables, rows, strict=True)
+    ]
+    never = [
+        "; ".join(table.why_none(_least(table, stage, config), band)) if weight and not of.any() else None
+        for table, of, weight in zip(sampler.tables, rows, weights, strict=True)
+    ]
+    most = max(views for _, views in law.kinds)
+    return _Amounts(num_slots, num_slots * np.stack(read), rows, tuple(unknown), tuple(never), most)
+
+
+def _band(stage: Stage, config: Config) -> Band | None:
+    # that of the sequences' mean overlap
+    return None if config.data.subset == "covisible" else stage.band
+
+
+def _least(table: SequenceTable, stage: Stage, config: Config) -> int:
+    return 1 if table.single_view or config.data.short == "repeat" else stage.views_min
 
 
 def _drawable(table: SequenceTable, stage: Stage, config: Config) -> np.ndarray:
-    band = None if config.data.subset == "covisible" else stage.band
-    least = 1 if table.single_view or config.data.short == "repeat" else stage.views_min
-    return table.drawable(band) & (table.lengths >= least)
+    return table.drawable(_band(stage, config)) & (table.lengths >= _least(table, stage, config))
 
 
 def _added(amounts: Sequence[_Amounts]) -> _Amounts:
@@ -226,6 +208,8 @@ def _added(amounts: Sequence[_Amounts]) -> _Amounts:
         sum(one.num_slots for one in amounts),
         np.sum([one.read for one in amounts], axis=0),
         tuple(np.logical_or.reduce(rows) for rows in zip(*(one.rows for one in amounts), strict=True)),
+        tuple(max(nums) for nums in zip(*(one.unknown for one in amounts), strict=True)),
+        tuple(next(filter(None, told), None) for told in zip(*(one.never for one in amounts), strict=True)),
         max(one.most for one in amounts),
     )
 
@@ -247,6 +231,7 @@ def _datasets(sampler: Sampler, amounts: _Amounts, found: Callable[[int], Found]
                 frames=float(frames[d] / math.fsum(frames)),
                 num_sequences=num_sequences,
                 num_longest=int(np.count_nonzero(table.lengths[rows] >= (1 if table.single_view else amounts.most))),
+                num_unknown=amounts.unknown[d],
                 num_frames=num_frames,
                 visits_per_sequence=float(sequences[d] / num_sequences) if num_sequences else None,
                 visits_per_frame=float(frames[d] / num_frames) if num_frames else None,
@@ -254,6 +239,8 @@ def _datasets(sampler: Sampler, amounts: _Amounts, found: Callable[[int], Found]
                 looked_at=looked.num_sequences,
                 lone=looked.lone,
                 shared_points=looked.shared_points,
+                unfollowed=looked.unfollowed,
+                never=None if frames[d] else amounts.never[d],
             )
         )
     return tuple(made)
@@ -284,6 +271,7 @@ def _stage(
                 looked_at=found.num_sequences,
                 lone=found.lone,
                 shared_points=found.shared_points,
+                unfollowed=_unfollowed(config, views, found) if not is_single else None,
             )
         )
     return StagePlan(
@@ -291,12 +279,28 @@ def _stage(
         last_step=span.stop,
         views_min=min(several, default=1),
         views_max=max(several, default=1),
+        views_asked=stage.views_max if several else 1,
+        longest=_longest(sampler, amounts) if several else None,
         overlap=None if stage.band is None else (stage.band.low, stage.band.high),
         frames_per_slot=total_frames,
         flops_per_step=data.slots * math.fsum((law.probabilities * costs).tolist()),
         lost_per_slot=time_lost(costs, law.probabilities, ranks=ranks, slots_per_rank=data.slots // ranks),
         # all ranks then have the same work at every step
         lost_per_step=0.0,
+        num_drawn=looked.found(span=number).num_drawn,
         datasets=_datasets(sampler, amounts, lambda d: looked.found(span=number, dataset=d)),
         views=tuple(rows),
     )
+
+
+def _unfollowed(config: Config, views: int, found: Found) -> float | None:
+    subset = read_subset(config.data.subset)
+    if subset.kind == "window" and not subset.in_seconds:
+        return float(views > subset.size)  # the window is widened to V
+    return found.unfollowed
+
+
+def _longest(sampler: Sampler, amounts: _Amounts) -> str:
+    several = [(table, rows) for table, rows in zip(sampler.tables, amounts.rows, strict=True) if not table.single_view]
+    table, _ = max(several, key=lambda of: int(of[0].lengths[of[1]].max(initial=0)))
+    return table.name

@@ -149,7 +149,8 @@ class Sampler:
         multi = [number for number in weighted if not self.tables[number].single_view]
         if single and not any(longest[number] for number in single):
             raise ConfigError(
-                f"{where}no sequence may be drawn from {self._told(single, longest)}; lower holdout or leave them out"
+                f"{where}no sequence may be drawn from {self._told(single, longest, 1, None)}; lower holdout or "
+                "leave them out"
             )
         most = max((longest[number] for number in multi), default=0)
         least = 1 if self._data.short == "repeat" else stage.views_min
@@ -158,15 +159,18 @@ class Sampler:
             within = f" and a mean overlap of {band.low:g} to {band.high:g}" if band else ""
             raise ConfigError(
                 f"{where}no sequence has data.views_min={stage.views_min} frames{within} in "
-                f"{self._told(multi, longest)}; mine longer sequences or lower min_frames, holdout or data.views_min"
-                f"{', or widen the band' if band else ''}"
+                f"{self._told(multi, longest, least, band)}; mine longer sequences or lower min_frames, holdout or "
+                f"data.views_min{', or widen the band' if band else ''}"
             )
         return stage.views_max if self._data.short == "repeat" else min(stage.views_max, most)
 
-    def _told(self, numbers: Iterable[int], longest: Sequence[int]) -> str:
-        return ", ".join(
-            f"{self.tables[n].name} (longest {longest[n]}, min_frames {self.tables[n].min_frames})" for n in numbers
-        )
+    def _told(self, numbers: Iterable[int], longest: Sequence[int], least: int, band: Band | None) -> str:
+        told = []
+        for n in numbers:
+            table = self.tables[n]
+            why, _ = table.why_none(least, band)
+            told.append(f"{table.name} (longest {longest[n]}, min_frames {table.min_frames}): {why}")
+        return "; ".join(told)
 
     def _tell_mute(self) -> None:
         # datasets that have a weight and yet no sequence that may be drawn, once for each dataset
@@ -178,12 +182,10 @@ class Sampler:
                 if weight <= 0 or longest[number] >= least or number in told:
                     continue
                 told.add(number)
+                why, remedy = table.why_none(least, self._filter(stage))
                 logger.warning(
-                    "dataset %s has weight %g but is never drawn%s: its longest sequence with at least %d frames that "
-                    "is not held out%s has %d",
-                    *(table.name, weight, f" from step {stage.start} on" if len(self.stages) > 1 else ""),
-                    *(table.min_frames, " and lies in the band of overlap" if self._filter(stage) else ""),
-                    longest[number],
+                    "dataset %s has weight %g but is never drawn%s: %s; %s",
+                    *(table.name, weight, f" from step {stage.start} on" if len(self.stages) > 1 else "", why, remedy),
                 )
 
 

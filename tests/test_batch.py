@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ def test_a_sheet_holds_every_view_as_the_model_gets_it(mix_path: Path, tmp_path:
     config = apply(recipe("debug-cpu"), SET)
     drawn, views = views_of(mix_path, config, step, slot)
     out = batch(mix_path, step=step, slot=slot, recipe="debug-cpu", set=SET, out=tmp_path / "sheet.png")
-    sheet = np.asarray(Image.open(out))
+    assert (out.path, out.step, out.slot, out.views) == (str(tmp_path / "sheet.png"), step, slot, drawn.views)
+    ids = [[frame.drawn.frame_id for frame in one.frames] for one in out.sequences]
+    assert ids == [one.frame_ids.tolist() for one in drawn.sequences]
+    sheet = np.asarray(Image.open(out.path))
     assert sheet.shape[1] <= 2400
     by = 224 // 64
     places = []
@@ -69,7 +73,7 @@ def test_a_runs_settings_make_the_same_sheet_as_its_recipe(mix_path: Path, tmp_p
     sheets_ = []
     for how in ({"recipe": "debug-cpu", "set": SET}, {"config": saved}, {"config": saved, "set": ["seed=1"]}):
         out = batch(mix_path, step=7, out=tmp_path / "one.png", **how)  # type: ignore[arg-type]
-        sheets_.append(np.asarray(Image.open(out)))
+        sheets_.append(np.asarray(Image.open(out.path)))
     top = 110  # below the heading, which names where the settings are from
     assert np.array_equal(sheets_[0][top:], sheets_[1][top:])
     assert sheets_[0].shape != sheets_[2].shape or not np.array_equal(sheets_[0][top:], sheets_[2][top:])
@@ -79,7 +83,7 @@ def test_a_runs_settings_make_the_same_sheet_as_its_recipe(mix_path: Path, tmp_p
     ("how", "words"),
     [
         ({"step": 0}, "step 0 is not one of the run's steps, 1 to 600"),
-        ({"step": 601}, "step 601 is not one"),
+        ({"step": 601}, "step 601 is not one of the run's steps, 1 to 600; debug-cpu has no more"),
         ({"step": 1, "slot": 1}, "slot 1 is not one of the run's slots, 0 to 0"),
         ({"step": 1, "slot": -1}, "slot -1 is not one"),
         ({"step": 1, "out": Path("sheet.gif")}, "does not end in .png"),
@@ -120,23 +124,82 @@ def test_bad_images_are_red_and_named(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in broken:
         cut_off = tmp_path / "photos" / name
         cut_off.write_bytes(cut_off.read_bytes()[:300])
-    batch(path, out=tmp_path / "broken.png", **how)
+    told = batch(path, out=tmp_path / "broken.png", **how)
     whole, after = drawn_sheets
     assert not whole.notes
-    bad_names = []
-    for one, other in zip(whole.groups, after.groups, strict=True):
-        for tile, now in zip(one.tiles, other.tiles, strict=True):
-            assert tile.label == now.label
-            assert now.is_bad == (tile.label in broken)
+    notes = []
+    for one, other, shown in zip(whole.groups, after.groups, told.sequences, strict=True):
+        views = {tile.label: tile.picture for tile in one.tiles}
+        for view, (tile, now, frame) in enumerate(zip(one.tiles, other.tiles, shown.frames, strict=True), 1):
+            assert tile.label == frame.drawn.path
+            assert now.is_bad == (tile.label in broken) == (frame.substitute is not None)
             assert np.array_equal(tile.picture, now.picture) == (not now.is_bad)
-            bad_names += [tile.label] if now.is_bad else []
-    num_bad = len(bad_names)
-    for name, note in zip(bad_names, after.notes, strict=True):
-        assert "mine sequence 0, view" in note
-        assert f"{name}: unreadable (" in note
-    assert bad_names
+            if frame.substitute is None:
+                assert (now.label, frame.reason) == (tile.label, None)
+                continue
+            other_path = frame.substitute.path
+            assert other_path not in broken
+            assert now.label == f"{Path(tile.label).name} → {Path(other_path).name}"
+            assert frame.reason == "unreadable"
+            assert not np.array_equal(views.get(other_path), tile.picture)
+            reason = f"{tile.label}: unreadable ({frame.detail}); in its place {other_path}"
+            notes.append(f"mine sequence 0, view {view}: {reason}")
+            # it is that image: cut in the same way by itself, mirrored or not
+            side, pixels = 96, np.asarray(Image.open(tmp_path / "photos" / other_path).convert("RGB")).mean(axis=(0, 1))
+            assert now.picture.shape == (side, side, 3)
+            assert np.abs(now.picture.mean(axis=(0, 1)) - pixels).max() < 12
+    assert notes
+    assert list(after.notes) == notes
+    lines = [line for heading, _ in told.tables() for line in heading]
+    assert lines[0] == str(tmp_path / "broken.png")
+    assert lines[1].startswith("step 3, slot 0: V = 4; sequences: ")
+    assert lines[1].endswith(" of mine")
+    assert lines[2:] == notes
+    values = json.loads(json.dumps(told.to_dict()))
+    assert values["sequences"][0]["frames"][0]["drawn"]["path"].startswith("s/")
+    assert told.to_frame()["substitute"].notna().sum() == len(notes)
+    num_bad = len(notes)
     red = (np.asarray(Image.open(tmp_path / "broken.png")) == sheets._RED).all(axis=2).sum()
     assert red > num_bad * 4 * 192 > 0 == (np.asarray(Image.open(tmp_path / "whole.png")) == sheets._RED).all(2).sum()
+
+
+def test_images_that_go_with_their_sequence_are_told(tmp_path: Path) -> None:
+    from mumdata.index import index
+    from mumdata.mix import mix
+    from mumdata.sequences import mine_sequences
+    from tests.conftest import write_picture
+
+    for scene, number in itertools.product("ab", range(3)):
+        write_picture(tmp_path / "photos" / scene / f"{number}.jpg", 80, 60, seed=number)
+    index("folder", name="mine", root=tmp_path / "photos", catalogs=tmp_path / "cat", workers=1)
+    mine_sequences("mine", catalogs=tmp_path / "cat", workers=1)
+    path = mix("only", weight=["mine=1"], catalogs=tmp_path / "cat").path
+    for number in range(3):
+        (tmp_path / "photos" / "b" / f"{number}.jpg").write_bytes(b"")
+    sets = ("data.views_min=2", "data.views_max=2", "data.slots=4")
+    paths: list[tuple[str, str | None]] = []
+    for step in range(1, 4):
+        told = batch(path, step=step, recipe="debug-cpu", set=sets, out=tmp_path / "a.png")
+        for one in told.sequences:
+            for frame in one.frames:
+                paths.append((frame.drawn.path[0], frame.substitute.path[0] if frame.substitute else None))
+                assert (frame.reason is None) == (frame.substitute is None)
+    # no image of the second scene can be read, so those of the first stand in their places
+    assert set(paths) == {("a", None), ("b", "a")}
+
+
+def test_a_window_that_is_widened_is_told_on_the_sheet(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Sheet] = []
+    monkeypatch.setattr(_MODULE, "draw_sheet", lambda sheet: [found.append(sheet), draw_sheet(sheet)][1])
+    for views, told in ((3, "subset window:3,"), (4, "subset window:3 widened to 4,")):
+        sets = (f"data.views_min={views}", f"data.views_max={views}", "data.subset=window:3")
+        step = next(
+            step for step in range(1, 99) if views_of(mix_path, apply(recipe("debug-cpu"), sets), step, 0)[0].views > 1
+        )
+        batch(mix_path, step=step, recipe="debug-cpu", set=sets, out=tmp_path / "a.png")
+        assert told in found[-1].about[0]
 
 
 def test_mirrored_views_are_marked(mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,12 @@ import pytest
 from mumdata.catalog import open_mix
 from mumdata.errors import ConfigError
 from mumtrain import cli
-from mumtrain.bench_data import REACHED, bench_data
+from mumtrain.bench_data import REACHED, DataBench, Rate, bench_data
 from mumtrain.flops import slot_flops
 from mumtrain.recipes import recipe
+
+# the package's attribute of that name is the function
+_MODULE = importlib.import_module("mumtrain.bench_data")
 
 
 def test_each_dataset_size_and_number_of_processes_is_measured(mix_path: Path) -> None:
@@ -42,6 +49,72 @@ def test_each_dataset_size_and_number_of_processes_is_measured(mix_path: Path) -
     assert found.gpu_frames_per_s == pytest.approx(REACHED * 989e12 / (flops / 16))
     mean_ms = sum(cost.core_ms for cost in found.frames if cost.size == 96) / 4
     assert found.cores_needed == pytest.approx(found.gpu_frames_per_s * mean_ms / 1000)
+    best = max(rate.frames_per_s for rate in found.rates)
+    assert found.cores_by_rate == pytest.approx(found.gpu_frames_per_s / best)
+    assert found.best_workers == 1
+
+
+def told(by_time: float, by_rate: float) -> str:
+    found = DataBench(
+        mix="m",
+        recipe="debug-cpu",
+        size=96,
+        frames=(),
+        rates=(),
+        gpu="H200",
+        gpu_frames_per_s=1000,
+        cores_needed=by_time,
+        cores_by_rate=by_rate,
+        best_workers=2,
+    )
+    return " ".join(line for lines, _ in found.tables() for line in lines)
+
+
+def test_two_estimates_that_do_not_agree_are_told() -> None:
+    for by_time, by_rate, warns in ((0.7, 1.5, True), (1.5, 0.7, True), (4.0, 4.9, False), (4.9, 4.0, False)):
+        text = told(by_time, by_rate)
+        assert f"take {by_time} cores like these by the processor time of a frame, {by_rate} by the frames" in text
+        assert ("warning: the two differ" in text) == warns
+
+
+@pytest.mark.parametrize(
+    ("rates", "fed", "best"),
+    [
+        ([(0, 900), (1, 400), (2, 800), (4, 1500)], 700, 2),  # the fewest that suffice, in processes of their own
+        ([(0, 900), (1, 400), (2, 800), (4, 700)], 5000, 2),  # else those that deliver most
+        ([(0, 900)], 5000, 0),
+    ],
+)
+def test_as_few_processes_as_feed_the_device_are_suggested(rates: list[tuple[int, int]], fed: int, best: int) -> None:
+    made = [Rate(workers=num, frames_per_s=rate, first_batch_s=1, private_mb=None) for num, rate in rates]
+    assert _MODULE._best(made, fed) == best
+
+
+def test_private_memory_is_what_a_process_has_written_for_itself() -> None:
+    code = (
+        "import mmap, os, sys\n"
+        "megabyte = b'x' * 1_000_000\n"
+        "mine = bytearray(megabyte * int(sys.argv[1]))\n"
+        "number, size = os.memfd_create('mumtrain-views'), 1_000_000 * int(sys.argv[2])\n"
+        "os.ftruncate(number, size)\n"
+        "ring = mmap.mmap(number, size)\n"
+        "for _ in range(int(sys.argv[2])): ring.write(megabyte)\n"
+        "print('ready', flush=True); sys.stdin.read()\n"
+    )
+    found = []
+    for mine, ring in ((40, 1), (40, 60), (80, 1)):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(mine), str(ring)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            found.append(_MODULE._private_mb(process.pid))
+            process.communicate()
+    few, same, more = found
+    # pages of the ring, though only this process has come across them, are not its own
+    assert same == pytest.approx(few, abs=4)
+    assert more - few == pytest.approx(40, abs=4)
+    assert _MODULE._private_mb(2**22 + 1) is None
 
 
 def test_as_json_and_as_a_table(
@@ -54,9 +127,12 @@ def test_as_json_and_as_a_table(
     told, end = json.JSONDecoder().raw_decode(out)
     assert [row["dataset"] for row in told["frames"]] == [d.name for d in open_mix(mix_path).datasets]
     table = out[end:]
-    assert all(len(line) <= 80 for line in table.splitlines())
+    assert all(len(line) <= 80 for line in table.splitlines() if str(mix_path) not in line)
     assert "H200: " in table
     assert "frames/s" in table
+    words = shlex.split(table[table.index("next: ") :].removeprefix("next: ").replace("\\\n", " "))
+    assert words[:5] == ["mumtrain", "pretrain", str(mix_path), "--recipe", "debug-cpu"]
+    assert words[5:] == ["--set", "data.workers=0"]
 
 
 def test_bad_options(mix_path: Path) -> None:

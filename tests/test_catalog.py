@@ -223,7 +223,7 @@ def test_a_mix_notices_that_a_catalog_changed(mix_path: Path, tmp_path: Path) ->
     victim = mix.datasets[0]
     table = catalog.read(SEQUENCES, victim.sequences)
     catalog.write(SEQUENCES, table.slice(0, table.num_rows - 1), victim.sequences)
-    with pytest.raises(CatalogError, match=r"has changed since .* run 'mumdata mix' again"):
+    with pytest.raises(CatalogError, match=r"has changed since .* run 'mumdata mix mum --catalogs .*moved' again"):
         catalog.open_mix(folder / "mix.parquet")
     pq.write_table(pq.read_table(folder / "mix.parquet").drop(["holdout"]), folder / "mix.parquet")
     with pytest.raises(CatalogError, match="column 'holdout' is missing; run 'mumdata mix'"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +179,113 @@ def test_a_closed_pipe_is_quiet(catalogs: Path) -> None:
     assert done.stdout.startswith("dataset,scene")
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+# ---- mumtrain
+
+
+def test_recipes_are_listed_with_all_settings_in_eighty_columns() -> None:
+    from mumtrain.config import Config, apply
+    from mumtrain.recipes import RECIPES, recipe
+    from mumtrain.settings_text import recipe_lines, setting_lines
+
+    lines = list(recipe_lines())
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line[0] != " "] == list(RECIPES)
+    for name in RECIPES:
+        lines = list(setting_lines(name))
+        assert max(map(len, lines)) <= 80
+        told = [line for line in lines if re.match(r"[a-z_.]+=", line)]
+        # they are what --set takes, and all there is
+        assert apply(Config(), told) == recipe(name)
+        assert len({line.split("=")[0] for line in told}) == len(told) == len(leaves(Config()))
+        for line, below in itertools.pairwise(lines):
+            assert line not in told or below.startswith("    "), line
+    text = " ".join(" ".join(setting_lines("debug-cpu")).split())
+    assert "data.size=96 side of the square views, in pixels; a multiple of model.patch" in text
+    assert "[drop, repeat, cap]" in text
+    assert "model.decoder.width=128 channels of a token (decoder: sees all patches of all views;" in text
+
+
+def leaves(node: object) -> list[str]:
+    import dataclasses
+
+    assert dataclasses.is_dataclass(node)
+    found = []
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        inner = leaves(value) if dataclasses.is_dataclass(value) else [""]
+        found += [f"{field.name}.{name}" for name in inner]
+    return found
+
+
+def test_recipes_on_the_command_line() -> None:
+    listed, unknown = run("mumtrain", "recipes", "mum-vitb16"), run("mumtrain", "recipes", "mum-vitb")
+    assert (listed.returncode, unknown.returncode) == (0, 1)
+    assert "data.frames_per_slot=128\n" in listed.stdout
+    assert unknown.stderr == "error: unknown recipe 'mum-vitb'; did you mean 'mum-vitb16'?\n"
+
+
+def test_what_is_no_mix_is_told_with_the_one_nearby(mix_path: Path, tmp_path: Path) -> None:
+    from mumdata.errors import CatalogError
+    from mumtrain import cli
+
+    catalogs = mix_path.parent
+    assert cli._mix_file(mix_path) == mix_path
+    for path, words in (
+        (catalogs, f"{catalogs} is a folder; give the mix.parquet file, {mix_path}"),
+        (tmp_path, f"{tmp_path} is a folder; give the mix.parquet file"),
+        (next(catalogs.glob("*/sequences.parquet")), f"/sequences.parquet is not a mix; give {mix_path}"),
+    ):
+        with pytest.raises(CatalogError) as caught:
+            cli._mix_file(path)
+        assert str(caught.value).endswith(words)
+    failed = run("mumtrain", "pretrain", str(catalogs))
+    assert failed.returncode == 1
+    assert failed.stderr == f"error: {catalogs} is a folder; give the mix.parquet file, {mix_path}\n"
+
+
+def test_a_dataset_that_has_moved_is_told_with_what_helps(tmp_path: Path) -> None:
+    from mumdata.errors import LayoutError
+    from mumdata.roots import find_root, remember_root
+
+    for root, words in (
+        (None, "no root is known for 'my-trip'; "),
+        (Path("absent"), "absent (from --root), does not "),
+    ):
+        with pytest.raises(LayoutError) as caught:
+            find_root("my-trip", tmp_path, root)
+        assert words in str(caught.value)
+        assert str(caught.value).endswith("run 'mumdata index my-trip --root DIR', or set MUM_ROOT_MY_TRIP=DIR")
+    # of a packed copy, which is moved as a whole, no variable is asked for
+    (tmp_path / "files").mkdir()
+    (tmp_path / "my-trip").mkdir()
+    remember_root("my-trip", tmp_path, tmp_path / "files", "folder", relative=True)
+    (tmp_path / "files").rmdir()
+    with pytest.raises(LayoutError, match="put them back beside it, or pack again"):
+        find_root("my-trip", tmp_path)
+
+
+def test_commands_are_folded_so_that_they_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mumtrain import cli
+
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["pretrain", "a file", "--recipe", "debug-cpu", "--set", "data.stages=0 views=2:3; 9 --set views=2:4"]
+    words += ["--set", f"data.stages={'x' * 90}", "--set", "a=1"]
+    told = cli._command(*words)
+    assert shlex.split(told.replace("\\\n", " ")) == ["mumtrain", *words]
+    assert [len(line) > 74 for line in told.splitlines()].count(True) == 1
+    assert cli._command("reconstruct", "run", "IMAGE...", "-o", "a.png") == "mumtrain reconstruct run IMAGE... -o a.png"
+
+
+def test_warnings_are_folded_behind_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    from mumtrain import cli
+
+    monkeypatch.setenv("COLUMNS", "80")
+    record = logging.LogRecord("x", logging.WARNING, "x", 1, "%s has no pairs: %s", ("one", "word " * 40), None)
+    lines = cli._Wrapped().format(record).splitlines()
+    assert len(lines) > 2
+    assert lines[0].startswith("warning: one has no pairs: word")
+    assert all(len(line) <= 80 and line.startswith("    word") for line in lines[1:])

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +36,7 @@ from mumdata.images import read_encoded, read_image
 from mumdata.index import index
 from mumdata.mix import mix
 from mumdata.pack import Packed, pack, verify_packed
+from mumdata.packed import catalogs as catalogs_module
 from mumdata.packed import shard as shard_module
 from mumdata.packed.plan import divide
 from mumdata.packed.recode import Recoding, recode, target_size
@@ -286,9 +287,17 @@ def test_the_summary_says_what_it_saved(small: Packed) -> None:
     shards = list(small.path.parent.rglob("shards/*.tar"))
     assert small.bytes_after == sum(path.stat().st_size for path in shards)
     assert f"{len(shards)} shards" in text
-    assert f"{small.num_frames:,} frames short side 40, JPEG quality 95" in text
+    num_images = sum(counts.num_images for counts in small.datasets)
+    assert small.num_images == num_images < small.num_frames
+    whole = f"{num_images:,} images ({small.num_frames:,} frames, some of the same file) short side 40, JPEG quality 95"
+    assert whole in text
+    assert f"{num_images:,} images of {small.verified.num_bytes:,} bytes in all" in text
+    assert (
+        f" of files -> {small.bytes_after / 1e6:.3g} MB of shards ({small.bytes_after / small.bytes_before:.0%})"
+        in text
+    )
     assert all(counts.name in text for counts in small.datasets)
-    assert str(small.path) in text
+    assert text.splitlines()[-1] == f"next: mumtrain pretrain {small.path}"
     assert "not be packed" not in text
     assert small.verified.num_images == sum(counts.num_images for counts in small.datasets)
 
@@ -462,6 +471,33 @@ def test_many_workers_have_work_with_few_images() -> None:
     assert len(divide(np.full(100_000, 1e6), 1e9)) == 100
 
 
+@pytest.mark.parametrize("shard_bytes", [5e-324 * 1e9, 1e-300, 1.0, float("inf")])
+def test_shards_of_any_size_that_can_be_asked_for(shard_bytes: float) -> None:
+    ends = divide(np.full(1000, 1e6), shard_bytes)
+    assert ends == (list(range(1, 1001)) if shard_bytes <= 1 else list(divide(np.full(1000, 1e6), 1e12)))
+
+
+def test_members_of_all_datasets_have_keys_of_their_own() -> None:
+    names = ["a.b", "a_b", "a..b", "a._b", "x" * 64, "x" * 65, "x" * 66, "x" * 63 + ".", "x" * 63 + "_"]
+    members = {shard_module.member_name(name, frame_id, ".jpg") for name in names for frame_id in (0, 7)}
+    assert len({member.partition(".")[0] for member in members}) == 2 * len(names)
+    assert all(member.endswith(".jpg") and member.count(".") == 1 and len(member) <= 100 for member in members)
+    assert shard_module.member_name("megadepth", 7, ".png") == "megadepth_000000007.png"
+
+
+def test_a_picture_longer_than_a_jpeg_can_be_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    catalogs = album(tmp_path, scenes=1)
+    (tmp_path / "trip/s0/long.png").write_bytes(encoded(np.zeros((20, 66000, 3), np.uint8), ".png"))
+    mined(tmp_path, "trip")
+    capfd.readouterr()
+    packed = pack(catalogs / "mix.parquet", out=tmp_path / "p", size=20, workers=1)
+    assert "OpenCV" not in capfd.readouterr().err
+    assert packed.datasets[0].broken == {"unreadable": 1}
+    (row,) = table(QUARANTINE, tmp_path / "p/trip").to_pylist()
+    assert row["detail"] == "as a JPEG it would be 66000 x 20 pixels, more than the 65,535 of a side"
+    assert pack(catalogs / "mix.parquet", out=tmp_path / "f", size="full", workers=1).num_frames == 7
+
+
 def test_any_number_of_workers_gives_the_same_bytes(
     mix_path: Path, small: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,6 +641,86 @@ def test_broken_images_leave_the_sequences_and_are_told(tmp_path: Path) -> None:
     assert not verify_packed(tmp_path / "p", workers=1).problems
 
 
+def test_what_is_no_file_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    catalogs = album(tmp_path, scenes=1)
+    for number, make in ((1, os.mkfifo), (2, os.mkdir)):
+        (tmp_path / f"trip/s0/f{number}.jpg").unlink()
+        make(tmp_path / f"trip/s0/f{number}.jpg")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mumdata.pack import pack\n"
+        "pack(Path(sys.argv[1]), out=Path(sys.argv[2]), size='full', workers=1)\n"
+    )
+    command = [sys.executable, "-c", code, catalogs / "mix.parquet", tmp_path / "p"]
+    subprocess.run(command, check=True, timeout=120)
+    rows = table(QUARANTINE, tmp_path / "p/trip").to_pylist()
+    assert {(row["path"], row["reason"]) for row in rows} == {(f"s0/f{n}.jpg", "unreadable") for n in (1, 2)}
+    assert all("a folder, a pipe or a device is in its place" in row["detail"] for row in rows)
+
+
+def test_scenes_are_looked_at_before_anything_is_written(tmp_path: Path) -> None:
+    catalogs = album(tmp_path, scenes=1)
+    path = catalogs / "trip" / SCENES.file_name
+    scenes = table(SCENES, path.parent)
+    catalog.write(SCENES, scenes, path, inputs={"frames": "0" * 64})
+    with pytest.raises(CatalogError, match=r"scenes\.parquet was made from other frames; run 'mumdata index trip'"):
+        pack(catalogs / "mix.parquet", out=tmp_path / "p", workers=1)
+    path.unlink()
+    with pytest.raises(CatalogError, match=r"scenes\.parquet does not exist"):
+        pack(catalogs / "mix.parquet", out=tmp_path / "p", workers=1)
+    assert not (tmp_path / "p").exists()
+
+
+# ---- catalogs that change meanwhile
+
+
+def _mine_anew(tmp_path: Path) -> None:
+    mine_sequences("trip", catalogs=tmp_path / "c", rule="chunk", chunk_size=3, last_chunk="even", workers=1)
+
+
+def _mine_and_mix_anew(tmp_path: Path) -> None:
+    _mine_anew(tmp_path)
+    mix("only", weight=["trip=1"], catalogs=tmp_path / "c")
+
+
+def _index_more(tmp_path: Path) -> None:
+    for number in range(4):
+        write_picture(tmp_path / f"trip/s9/f{number}.jpg", 90, 70, seed=number)
+    mined(tmp_path, "trip")
+
+
+def _mix_others(tmp_path: Path) -> None:
+    mix("only", weight=["other=1"], catalogs=tmp_path / "c")
+
+
+@pytest.mark.parametrize("change", [_mine_anew, _mine_and_mix_anew, _index_more, _mix_others])
+@pytest.mark.parametrize("moment", ["images", "catalogs"])
+def test_catalogs_that_change_while_they_are_packed_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], moment: str
+) -> None:
+    album(tmp_path, "other", scenes=1)
+    catalogs = album(tmp_path, scenes=2, frames=6)
+    module, name = (shard_module, "write_index") if moment == "images" else (catalogs_module, "keep_sequences")
+    does = getattr(module, name)
+
+    def changes(*arguments: Any) -> Any:
+        monkeypatch.setattr(module, name, does)
+        change(tmp_path)
+        return does(*arguments)
+
+    monkeypatch.setattr(module, name, changes)
+    with pytest.raises(CatalogError, match="changed while it was packed"):
+        pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    assert not (tmp_path / "p/mix.parquet").exists()
+    if change is _mine_anew:
+        mix("only", weight=["trip=1"], catalogs=catalogs)
+    packed = pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    assert not verify_packed(tmp_path / "p", workers=1).problems
+    fresh = pack(catalogs / "mix.parquet", out=tmp_path / "fresh", size=32, workers=1)
+    assert packed.num_frames == fresh.num_frames
+    if change is not _mix_others:  # which leaves the folder of the first
+        assert contents(tmp_path / "p") == contents(tmp_path / "fresh")
+
+
 def test_frames_that_are_known_to_be_broken_are_not_tried(tmp_path: Path) -> None:
     # sequences may name them: they were mined while the files were whole, or by other tools
     catalogs = album(tmp_path, scenes=2)
@@ -734,7 +850,7 @@ def killed_at(mix_path: Path, out: Path, number: int) -> None:
 def test_a_killed_run_goes_on_where_it_was(mix_path: Path, small: Packed, tmp_path: Path, number: float) -> None:
     killed_at(mix_path, tmp_path / "p", number)
     assert not (tmp_path / "p/mix.parquet").exists()
-    with pytest.raises(CatalogError):
+    with pytest.raises(CatalogError, match=r"p is not packed to the end yet; run the 'mumdata pack' command"):
         verify_packed(tmp_path / "p")
     # and in the middle of a file
     folder = next((tmp_path / "p").glob("*/shards"))
@@ -805,6 +921,79 @@ def test_changed_frames_are_packed_anew_and_old_shards_go(tmp_path: Path) -> Non
     assert contents(tmp_path / "p") == contents(tmp_path / "fresh")
 
 
+def edited_album(tmp_path: Path, **options: Any) -> Path:
+    # files whose size does not tell what they show
+    for scene, frame in itertools.product(range(4), range(6)):
+        write_picture(tmp_path / f"trip/s{scene}/f{frame}.bmp", 40, 30, seed=scene * 10 + frame)
+    index("folder", root=tmp_path / "trip", name="trip", catalogs=tmp_path / "c", workers=1, **options)
+    return mined(tmp_path, "trip")
+
+
+@pytest.mark.parametrize("size", [16, "full"])
+def test_an_edited_picture_of_the_same_size_is_packed_anew(tmp_path: Path, size: int | str) -> None:
+    catalogs = edited_album(tmp_path)
+    how: dict[str, Any] = {"size": size, "shard_gb": 4e-6 if size == 16 else 3e-5, "workers": 1}
+    first = pack(catalogs / "mix.parquet", out=tmp_path / "p", **how)
+    num_shards = first.datasets[0].num_shards
+    assert num_shards > 2
+    digest = catalog.read_footer(FRAMES, catalogs / "trip/frames.parquet").content_digest
+    edited = tmp_path / "trip/s2/f3.bmp"
+    before = edited.stat()
+    write_picture(edited, 40, 30, seed=99)
+    os.utime(edited, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert edited.stat().st_size == before.st_size
+    # nobody has looked yet
+    assert pack(catalogs / "mix.parquet", out=tmp_path / "p", **how).num_kept == num_shards
+    mined(tmp_path, "trip")
+    assert catalog.read_footer(FRAMES, catalogs / "trip/frames.parquet").content_digest == digest
+    again = pack(catalogs / "mix.parquet", out=tmp_path / "p", **how)
+    assert again.num_kept == num_shards - 1
+    pack(catalogs / "mix.parquet", out=tmp_path / "fresh", **how)
+    found, expected = contents(tmp_path / "p"), contents(tmp_path / "fresh")
+    # the frames are the same to the catalog, so that the first estimate of their bytes stays
+    del found["packed.json"], expected["packed.json"]
+    assert found == expected
+
+
+def test_a_picture_of_another_size_changes_its_shard_alone(tmp_path: Path) -> None:
+    catalogs = edited_album(tmp_path)
+    how: dict[str, Any] = {"size": 16, "shard_gb": 4e-6, "workers": 1}
+    num_shards = pack(catalogs / "mix.parquet", out=tmp_path / "p", **how).datasets[0].num_shards
+    write_picture(tmp_path / "trip/s2/f3.bmp", 44, 33, seed=99)
+    mined(tmp_path, "trip")
+    assert pack(catalogs / "mix.parquet", out=tmp_path / "p", **how).num_kept == num_shards - 1
+    pack(catalogs / "mix.parquet", out=tmp_path / "fresh", **how)
+    assert contents(tmp_path / "p") == contents(tmp_path / "fresh")
+
+
+def test_files_that_are_known_by_their_hash_may_be_touched(tmp_path: Path) -> None:
+    catalogs = edited_album(tmp_path, content_hash=True)
+    first = pack(catalogs / "mix.parquet", out=tmp_path / "p", size=16, workers=1)
+    for path in (tmp_path / "trip").rglob("*.bmp"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    index("folder", root=tmp_path / "trip", name="trip", catalogs=tmp_path / "c", workers=1, content_hash=True)
+    again = pack(catalogs / "mix.parquet", out=tmp_path / "p", size=16, workers=1)
+    assert again.num_kept == first.datasets[0].num_shards
+    write_picture(tmp_path / "trip/s2/f3.bmp", 40, 30, seed=99)
+    index("folder", root=tmp_path / "trip", name="trip", catalogs=tmp_path / "c", workers=1, content_hash=True)
+    mined(tmp_path, "trip")
+    last = pack(catalogs / "mix.parquet", out=tmp_path / "p", size=16, workers=1)
+    assert last.num_kept == first.datasets[0].num_shards - 1
+
+
+def test_twins_of_an_earlier_copy_go(tmp_path: Path) -> None:
+    catalogs = album(tmp_path)
+    pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    write_picture(tmp_path / "trip/s0/f9.jpg", 90, 70, seed=7)
+    mined(tmp_path, "trip")
+    pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    pack(catalogs / "mix.parquet", out=tmp_path / "fresh", size=32, workers=1)
+    twins = [{path.name for path in (tmp_path / out).glob("*/*.arrow")} for out in ("p", "fresh")]
+    assert twins[0] == twins[1]
+    assert len(twins[0]) == 2
+    assert len(list(catalogs.glob("*/*.arrow"))) == 4, "where trainings may be at work on other machines"
+
+
 def test_other_sequences_of_the_same_frames_are_packed_anew(tmp_path: Path) -> None:
     album(tmp_path, scenes=3, frames=6)
     for frame in range(2, 6):
@@ -867,6 +1056,96 @@ def test_folders_that_are_not_for_this(tmp_path: Path) -> None:
         (tmp_path / "p/packed.json").write_text(text)
         with pytest.raises(ConfigError, match="choose another folder"):
             pack(mix_path, out=tmp_path / "p", size=32, workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ends": [3, 2, 18]},
+        {"ends": [9, 9, 18]},
+        {"ends": [0, 18]},
+        {"ends": [9, 17]},
+        {"ends": [9, 19]},
+        {"ends": []},
+        {"ends": ["9", "18"]},
+        {"ends": [9.0, 18]},
+        {"ends": [True, 18]},
+        {"ends": {"18": 1}},
+        {"ends": None},
+        {"bytes": "many"},
+        {"bytes": -1},
+        {"bytes": None},
+    ],
+)
+def test_a_record_that_was_tampered_with_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    catalogs = album(tmp_path)
+    pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    path = tmp_path / "p/packed.json"
+    record = json.loads(path.read_text())
+    record["shards"]["trip"] |= change
+    path.write_text(json.dumps(record))
+    before = contents(tmp_path / "p")
+    with pytest.raises(ConfigError, match=r"packed\.json is damaged \(the shards of trip are not 18 images\)"):
+        pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    assert contents(tmp_path / "p") == before
+    path.write_text(json.dumps(record | {"shards": {"trip": []}}))
+    with pytest.raises(ConfigError, match=r"packed\.json is damaged"):
+        pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+
+
+def test_the_copy_of_another_mix_is_left_alone(tmp_path: Path) -> None:
+    album(tmp_path, "here", scenes=1)
+    catalogs = album(tmp_path, scenes=1)
+    both = mix("only", weight=["trip=1", "here=1"], catalogs=catalogs).path
+    one = mix("only", weight=["here=1"], catalogs=catalogs, out=catalogs / "one.parquet").path
+    how: dict[str, Any] = {"out": tmp_path / "p", "size": 32, "workers": 1}
+    pack(both, **how)
+    before = contents(tmp_path / "p")
+    with pytest.raises(ConfigError) as caught:
+        pack(one, **how)
+    for told in (f"{both} (here, trip)", f"{one} (here)", "choose another folder with -o"):
+        assert told in str(caught.value)
+    assert contents(tmp_path / "p") == before
+    # the same datasets, wherever the mix lies
+    moved = mix("only", weight=["trip=1", "here=3"], catalogs=catalogs, out=tmp_path / "moved.parquet").path
+    assert pack(moved, **how).num_kept == 2
+    weights = {row["dataset"]: row["weight"] for row in table(MIX, tmp_path / "p").to_pylist()}
+    assert weights == {"trip": 0.25, "here": 0.75}
+    # the same mix, of other datasets by now
+    mix("only", weight=["trip=1"], catalogs=catalogs, out=moved)
+    again = pack(moved, **how)
+    assert [one.name for one in catalog.open_mix(again.path).datasets] == ["trip"]
+    assert again.left == (tmp_path / "p/here",)
+    assert f"note: {tmp_path / 'p/here'} is of a dataset that the mix does not hold any more" in "\n".join(
+        again.lines()
+    )
+    mix("only", weight=["trip=1", "here=3"], catalogs=catalogs, out=moved)
+    last = pack(moved, **how)
+    assert (last.num_kept, last.left) == (2, ())
+
+
+def test_who_interrupts_is_told_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from mumdata.cli import app
+
+    catalogs = album(tmp_path)
+
+    def interrupts(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_module, "write_index", interrupts)
+        command = ["pack", str(catalogs / "mix.parquet"), "-o", str(tmp_path / "p"), "--size", "32", "--workers", "1"]
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == 130
+    assert "interrupted: the same command goes on where it was" in result.output
+    with pytest.raises(CatalogError, match=r"p is not packed to the end yet; run the 'mumdata pack' command .*goes on"):
+        catalog.open_mix(tmp_path / "p/mix.parquet")
+    pack(catalogs / "mix.parquet", out=tmp_path / "p", size=32, workers=1)
+    mine_sequences("trip", catalogs=tmp_path / "p", rule="chunk", chunk_size=3, workers=1)
+    with pytest.raises(CatalogError, match=r"has changed since .*; run the 'mumdata pack' command that made"):
+        catalog.open_mix(tmp_path / "p/mix.parquet")
 
 
 @pytest.mark.parametrize(
@@ -1001,6 +1280,11 @@ def test_every_damage_of_a_shard_is_seen(small: Packed, tmp_path: Path) -> None:
         whole[: last.offset],  # a member is gone
         whole[: middle.offset_data + 5],
         whole[: last.offset] + whole[entries[0].offset : entries[1].offset] + whole[last.offset :],  # one too many
+        whole[:-1024],  # of the end, which says that nothing is missing
+        whole[:-1],
+        whole + bytes(512),
+        with_byte(len(whole) - 1),
+        with_byte(last.offset_data + last.size),
         renamed.getvalue(),
         b"",
     ):
@@ -1087,6 +1371,81 @@ def test_a_catalog_that_has_changed_on_the_disk_is_seen(small: Packed, tmp_path:
     assert problem.startswith(f"{path} is damaged")
 
 
+def test_twins_in_the_folder_are_looked_at(small: Packed, tmp_path: Path) -> None:
+    out = damaged(small, tmp_path)
+    (path,) = (out / "megadepth").glob("frames.*.arrow")
+    whole = path.read_bytes()
+    name = table(FRAMES, out / "megadepth").column("path")[3].as_py().encode()
+    for data in (whole.replace(name, name[::-1], 1), whole[:-100], b""):
+        path.write_bytes(data)
+        (problem,) = verify_packed(out, workers=1).problems
+        assert problem == f"{path} is damaged; delete it, it is built anew when it is needed"
+    for path in out.glob("*/*.arrow"):
+        path.unlink()
+    assert not verify_packed(out / "mix.parquet", workers=1).problems
+    assert not list(out.glob("*/*.arrow"))
+
+
+def test_damaged_shards_are_written_anew(small: Packed, mix_path: Path, tmp_path: Path) -> None:
+    out = damaged(small, tmp_path)
+    folder = out / "megadepth/shards"
+    flipped, cut, foreign, rows = (folder / f"megadepth-00000{number}" for number in range(4))
+    data = bytearray(flipped.with_suffix(".tar").read_bytes())
+    data[1000] ^= 1
+    flipped.with_suffix(".tar").write_bytes(data)
+    cut.with_suffix(".parquet").write_bytes(cut.with_suffix(".parquet").read_bytes()[:-100])
+    shutil.copyfile(flipped.with_suffix(".parquet"), foreign.with_suffix(".parquet"))
+    data = bytearray(rows.with_suffix(".parquet").read_bytes())
+    data[4:60] = bytes(56)  # the footer is whole
+    rows.with_suffix(".parquet").write_bytes(data)
+    packed = pack(mix_path, out=out, size=40, shard_gb=6e-5, workers=1)
+    num_shards = sum(counts.num_shards for counts in small.datasets)
+    # those whose index does not fit are not taken for finished, the other is found when it is read back
+    assert (packed.num_kept, packed.num_mended) == (num_shards - 4, 1)
+    assert "damaged, and written anew: 1 shard\n" in "\n".join(packed.lines())
+    assert contents(out) == contents(small.path.parent)
+
+
+def test_damaged_shards_whose_files_are_gone_are_kept_and_all_told(tmp_path: Path) -> None:
+    catalogs = album(tmp_path, scenes=4)
+    how: dict[str, Any] = {"out": tmp_path / "p", "size": "full", "shard_gb": 1e-5, "workers": 1}
+    num_shards = pack(catalogs / "mix.parquet", **how).datasets[0].num_shards
+    assert num_shards > 6
+    paths = sorted((tmp_path / "p/trip/shards").glob("*.tar"))
+    for path in paths:
+        data = bytearray(path.read_bytes())
+        data[1000] ^= 1
+        path.write_bytes(data)
+    (tmp_path / "trip").rename(tmp_path / "gone")
+    (tmp_path / "trip").mkdir()
+    before = {path: path.read_bytes() for path in paths}
+    with pytest.raises(MumError, match=r"and \d+ of its files are gone \(the first: s0/f0.jpg\)") as caught:
+        pack(catalogs / "mix.parquet", **how)
+    assert all(str(path) in str(caught.value) for path in paths[:5])
+    assert f"and {num_shards - 5} more" in str(caught.value)
+    assert {path: path.read_bytes() for path in paths} == before
+    (tmp_path / "trip").rmdir()
+    (tmp_path / "gone").rename(tmp_path / "trip")
+    assert pack(catalogs / "mix.parquet", **how).num_mended == num_shards
+
+
+def test_the_command_reads_a_copy_back(small: Packed, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mumdata.cli import app
+
+    out = damaged(small, tmp_path)
+    result = CliRunner().invoke(app, ["verify", str(out), "--workers", "1"])
+    assert (result.exit_code, result.output) == (0, "\n".join(small.verified.lines()) + "\n")
+    shard = out / "megadepth/shards/megadepth-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1024])
+    command = [sys.executable, "-m", "mumdata", "verify", out, "--workers", "1"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert f"{shard}: it has " in found.stdout
+    assert found.stderr.startswith(f"error: {out} is damaged (1 problem, above)")
+
+
 def test_what_is_no_packed_copy_is_refused(mix_path: Path, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="does not exist"):
         verify_packed(tmp_path)
@@ -1105,11 +1464,11 @@ def test_a_run_that_reads_back_something_else_ends_without_a_mix(
 
     with monkeypatch.context() as patch:
         patch.setattr(TarWriter, "_write", flips)
-        with pytest.raises(MumError, match=r"trip-000000\.tar: .* is damaged.*delete it"):
+        with pytest.raises(MumError, match=r"trip-000000\.tar: .* is damaged.*written twice"):
             pack(catalogs / "mix.parquet", out=tmp_path / "p", size="full", workers=1)
     assert not (tmp_path / "p/mix.parquet").exists()
-    (tmp_path / "p/trip/shards/trip-000000.tar").unlink()
-    pack(catalogs / "mix.parquet", out=tmp_path / "p", size="full", workers=1)
+    packed = pack(catalogs / "mix.parquet", out=tmp_path / "p", size="full", workers=1)
+    assert (packed.num_kept, packed.num_mended) == (0, 1)
     assert not verify_packed(tmp_path / "p", workers=1).problems
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
+import shlex
 from collections import Counter, defaultdict
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,7 @@ from mumdata.mix import mix
 from mumdata.schema import COVISIBILITY, FRAMES, SCENES, SEQUENCES
 from mumdata.subsets import measure_subsets
 from mumdata.tables import render
+from mumtrain import cli
 from mumtrain.config import apply
 from mumtrain.flops import slot_flops
 from mumtrain.plan import DatasetPlan, Plan, plan
@@ -103,12 +106,15 @@ def write(
     scene: list[str] | None = None,
     pairs: dict[Pair, tuple[float, int]] | None = None,
     overlap: list[float | None] | None = None,
+    times: list[float | None] | None = None,
+    depth: bool = False,
 ) -> None:
     """Write a dataset: its frames in scenes of ten, sequences, and the overlap and shared points of pairs."""
     num = 1 + max(max(one) for one in [*sequences, *(pairs or ())])
     scenes = [f"s{frame // 10:03}" for frame in range(num)]
     columns: dict[str, Any] = {"dataset": [name] * num, "frame_id": range(num), "frame": range(num)}
     columns |= {"scene": scenes, "path": [f"{frame}.jpg" for frame in range(num)], "status": ["ok"] * num}
+    columns |= {"timestamp_s": times, "depth_path": [f"{frame}.png" for frame in range(num)] if depth else None}
     folder = catalogs / name
     frames = catalog.build(FRAMES, columns)
     module = {"dataset": "imagenet" if name == "one" else "folder"}
@@ -405,9 +411,234 @@ def test_the_papers_mean_batch_has_91_of_96_frames(tmp_path: Path) -> None:
     assert 0 < few < stage.lost_per_slot / 2
 
 
+def told_of(found: Plan, words: str) -> str:
+    """Return the one warning that holds some words."""
+    lines = [line for line in found.warnings if words in line]
+    assert len(lines) == 1, lines
+    (line,) = lines
+    return line
+
+
+def test_a_dataset_that_is_never_drawn_is_told_with_the_true_reason(tmp_path: Path) -> None:
+    write(tmp_path, "wide", [[0, 1, 2, 3], [4, 5, 6, 7]], overlap=[0.5, 0.8])
+    write(tmp_path, "narrow", [[0, 1, 2, 3], [4, 5, 6, 7]], overlap=[0.01, 0.12])
+    write(tmp_path, "brief", [[0, 1, 2], [4, 5]], overlap=[0.5, 0.9])
+    path = mixed(tmp_path, {"wide": 2, "narrow": 1, "brief": 1})
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.overlap=0.3:", "data.views_min=4"], num=0)
+    start = "has 25.0 % of the weight and is never drawn: "
+    assert told_of(found, "narrow") == (
+        f"narrow {start}no sequence has a mean overlap in 0.3 to 1 (theirs: 0.01 to 0.12); lower the band, use "
+        "data.subset=covisible, or mine shorter chains"
+    )
+    assert told_of(found, "brief ").startswith(f"brief {start}its longest sequence has 3 of the 4 frames needed; mine")
+    assert not any("wide" in line and "never" in line for line in found.warnings)
+    with pytest.raises(ConfigError, match=r"narrow .*: no sequence has a mean overlap in 0.3 to 1 \(theirs: 0.01"):
+        plan(
+            mixed(tmp_path, {"narrow": 1}, out=tmp_path / "narrow.parquet"),
+            recipe="debug-cpu",
+            set=[*SET, "data.overlap=0.3:"],
+        )
+    # above the band, and only in one of the stages
+    stages = "data.stages=0 overlap=:0.3; 200 overlap="
+    told = told_of(plan(path, recipe="debug-cpu", set=[*SET, stages], num=0), "wide has")
+    assert told.startswith(
+        "stage 1: wide has 50.0 % of the weight and is not drawn: no sequence has a mean overlap in 0"
+    )
+    assert told.endswith("(theirs: 0.5 to 0.8); raise the band, or use data.subset=covisible")
+
+
+def test_what_is_held_out_is_said_to_be(tmp_path: Path) -> None:
+    # which scene is held out is hashed: of some datasets it is that of their only long sequence
+    names = [f"some{number}" for number in range(12)]
+    for name in names:
+        write(tmp_path, name, [[0, 1, 2, 3], *([10 * scene, 10 * scene + 1] for scene in range(1, 15))])
+    path = mixed(tmp_path, dict.fromkeys(names, 1.0), holdout=0.5)
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.views_min=4"], num=0)
+    held = {
+        of.name
+        for of in catalog.open_mix(path).datasets
+        if catalog.map_sequences(of).column("holdout_unit")[0].as_py() < 0.5
+    }
+    assert 0 < len(held) < 12
+    told = {line.split()[0]: line for line in found.warnings if "never drawn" in line}
+    assert set(told) == held
+    why = "all of its sequences of 4 frames or more (1) are held out; lower the mix's holdout"
+    assert all(line.endswith(f"is never drawn: {why}") for line in told.values())
+
+
+def test_sequences_that_pass_any_band_are_counted(by_hand: Path) -> None:
+    path = mixed(by_hand, {"long": 5, "short": 3, "one": 2})
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.overlap=0.2:0.6"], num=0)
+    assert [row.num_unknown for row in found.datasets] == [5, 1, 0]
+    assert told_of(found, "not known").endswith("they pass any band: long (5 of 5), short (1 of 3)")
+    assert all(row.num_unknown == 0 for row in plan(path, recipe="debug-cpu", set=SET, num=0).datasets)
+
+
+def test_views_that_no_sequence_has_are_told(by_hand: Path) -> None:
+    path = mixed(by_hand, {"long": 1, "short": 1})
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.views_max=12"], num=0)
+    assert (found.stages[0].views_max, found.stages[0].views_asked, found.stages[0].longest) == (9, 12, "long")
+    assert told_of(found, "V goes").startswith("V goes up to 9, not to data.views_max=12: ")
+    assert not any("V goes" in line for line in plan(path, recipe="debug-cpu", set=SET, num=0).warnings)
+
+
+# ---- where the rule for frames fails
+
+
+def test_covisible_tells_how_often_no_pair_leads_on(tmp_path: Path) -> None:
+    # two pairs side by side, one of them too weak for the usual band
+    write(tmp_path, "two", [[0, 1, 2, 3]], pairs={(0, 1): (0.5, 9), (2, 3): (0.05, 9)})
+    path = mixed(tmp_path, {"two": 1})
+
+    def unfollowed(*more: str) -> list[float | None]:
+        how = [*SET, "data.subset=covisible", "data.views_max=4", *more]
+        found = plan(path, recipe="debug-cpu", set=how, num=1500)
+        (row,) = found.datasets
+        views = found.stages[0].views
+        assert row.unfollowed == pytest.approx(
+            sum((one.unfollowed or 0) * one.looked_at for one in views) / row.looked_at
+        )
+        assert any("finds no pair" in line and "of two" in line for line in found.warnings) == bool(row.unfollowed)
+        return [one.unfollowed for one in views]
+
+    # two views: whoever begins with the weak pair goes on at random
+    assert unfollowed() == [pytest.approx(0.5, abs=0.04), 1.0, 1.0]
+    assert unfollowed("data.overlap=0.05:") == [0.0, 1.0, 1.0]
+    assert unfollowed("data.overlap=0.6:") == [1.0, 1.0, 1.0]
+
+
+def test_covisible_fails_where_its_draws_show_it(by_hand: Path) -> None:
+    path = mixed(by_hand, {"short": 1})
+    how = [*SET, "data.subset=covisible", "data.overlap=0.2:", "data.short=repeat", "data.views_max=4"]
+    found = plan(path, recipe="debug-cpu", set=how, num=3000)
+    pairs = catalog.read_covisibility("short", catalogs=by_hand)
+    most = np.maximum(pairs.overlap_ab, pairs.overlap_ba)
+    linked = {frozenset(pair) for *pair, o in zip(pairs.frame_a, pairs.frame_b, most, strict=True) if o >= 0.2}
+    config = apply(recipe("debug-cpu"), how)
+    sampler = open_sampler(catalog.open_mix(path), config)
+    drawn: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
+    for step, slot in itertools.product(range(config.steps), range(config.data.slots)):
+        one = sampler.batch(step, slot)
+        for of in one.sequences:
+            drawn[one.views] += 1
+            ids = of.frame_ids.tolist()
+            failed[one.views] += len(set(ids)) == len(ids) and not all(
+                any(frozenset((ids[at], before)) in linked for before in ids[:at]) for at in range(1, len(ids))
+            )
+    for row in found.stages[0].views:
+        share = failed[row.views] / drawn[row.views]
+        assert 0.05 < share < 0.95
+        assert row.unfollowed == pytest.approx(share, abs=0.05)
+
+
+def test_datasets_without_pairs_share_one_line(tmp_path: Path) -> None:
+    write(tmp_path, "paired", [[0, 1, 2, 3]], pairs={(0, 1): (0.5, 9), (1, 2): (0.5, 9), (2, 3): (0.5, 9)})
+    for name in ("deep", "bare"):
+        write(tmp_path, name, [[0, 1, 2, 3]], depth=name == "deep")
+    write(tmp_path, "since", [[0, 1, 2, 3]])
+    path = mixed(tmp_path, {"paired": 1, "deep": 1, "bare": 1, "since": 1})
+    (tmp_path / "since" / "covisibility.parquet").write_bytes(b"")
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.subset=covisible", "steps=50"], num=10)
+    assert told_of(found, "no pairs in the mix") == (
+        "deep, bare, since have no pairs in the mix: data.subset=covisible draws their frames uniformly, which are "
+        "those of 75.0 % of the sequences of several views; for those with depth maps (deep) 'mumdata mine-sequences "
+        "NAME --from depth' finds pairs; of since pairs have been mined since; then run 'mumdata mix' again"
+    )
+    assert not any("no pairs" in line for line in plan(path, recipe="debug-cpu", set=SET, num=0).warnings)
+
+
+def test_a_window_that_is_too_narrow_is_told(by_hand: Path) -> None:
+    path = mixed(by_hand, {"long": 1, "one": 1})
+    found = plan(path, recipe="debug-cpu", set=[*SET, "data.subset=window:4", "steps=50"], num=0)
+    rows = found.stages[0].views
+    assert [row.unfollowed for row in rows] == [None, 0.0, 0.0, 0.0, 1.0, 1.0]
+    share = sum(row.sequences for row in rows if row.views > 4) / sum(row.sequences for row in rows[1:])
+    told = told_of(found, "window:4")
+    assert f"from V=5 on: {100 * share:.1f} % of the sequences of several views" in told
+    wide = plan(path, recipe="debug-cpu", set=[*SET, "data.subset=window:6", "steps=50"], num=0)
+    assert not any("window" in line for line in wide.warnings)
+
+
+def test_a_window_in_seconds_is_widened_by_the_frames_around_which_too_few_lie(tmp_path: Path) -> None:
+    # around 0, 1, 2 and 10 seconds there are 2, 3, 2 and 1 frames within one second
+    write(tmp_path, "timed", [[2, 0, 3, 1]], times=[0.0, 1.0, 2.0, 10.0])
+    write(tmp_path, "partly", [[0, 1, 2, 3]], times=[0.0, 1.0, 2.0, None])
+    write(tmp_path, "bare", [[0, 1, 2, 3]])
+    how = [*SET, "data.subset=window:2s", "steps=50"]
+    found = plan(mixed(tmp_path, {"timed": 1}), recipe="debug-cpu", set=how, num=50)
+    assert [row.unfollowed for row in found.stages[0].views] == [0.25, 0.75, 1.0]
+    assert "25.0 % with V=2, 75.0 % with V=3, 100.0 % with V=4" in told_of(found, "window:2s")
+    found = plan(mixed(tmp_path, {"timed": 1, "partly": 1, "bare": 2}), recipe="debug-cpu", set=how, num=50)
+    timed, partly, bare = found.datasets
+    assert (partly.unfollowed, bare.unfollowed) == (1.0, None)
+    assert 0.25 < (timed.unfollowed or 0) < 1
+    assert "bare has no timestamps: data.subset=window:2s draws its frames uniformly" in told_of(found, "no timestamps")
+    assert "50.0 % of the sequences" in told_of(found, "no timestamps")
+
+
+# ---- before and after
+
+
+def test_folders_that_are_not_there_are_noted(by_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = mixed(by_hand, {"long": 1, "short": 1})
+    (note,) = plan(path, recipe="debug-cpu", set=SET, num=0).notes
+    assert note.startswith("the folders of long, short cannot be found")
+    assert "MUM_ROOT_LONG=DIR, or run 'mumdata index long --root DIR' and so on" in note
+    monkeypatch.setenv("MUM_ROOT_LONG", str(tmp_path))
+    (note,) = plan(path, recipe="debug-cpu", set=SET, num=0).notes
+    assert note.startswith("the folder of short cannot be found")
+    monkeypatch.setenv("MUM_ROOT_SHORT", str(tmp_path))
+    assert plan(path, recipe="debug-cpu", set=SET, num=0).notes == ()
+
+
+def test_everything_fits_eighty_columns_and_names_the_next_command(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["a_dataset_with_a_very_long_name", "another_of_the_same_kind"]
+    pairs = {(a, a + 1): (0.5, 123_456) for a in range(0, 30)}
+    write(tmp_path, names[0], [list(range(start, start + 9)) for start in range(20)], pairs=pairs)
+    write(tmp_path, names[1], [[0, 1, 2], [3, 4, 5]])
+    mixed(tmp_path, {name: 1 for name in names})
+    monkeypatch.chdir(tmp_path)
+    path = Path("mix.parquet")
+    more = ["data.stages=0 views=2:3; 1000000 views=2:24", "data.short=repeat", "data.subset=covisible"]
+    sets = ["steps=20000000", "data.slots=64", "data.frames_per_slot=96", *more]
+    cli.plan(path, recipe="mum-vitb16", set=sets, num=300)
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert not caplog.records  # the plan says the same
+    assert "e+" not in out
+    assert re.search(r"\d,\d\d\d,\d\d\d,000 frames in ", out)
+    assert f"are of datasets with pairs: {names[0]}" in " ".join(out.split())
+    looked = [int(n.replace(",", "")) for n in re.findall(r"of\s+the\s+([\d,]+)\s+sequences\s+of\s+several", out)]
+    assert len(looked) == 2
+    words = shlex.split(out[out.index("next: ") :].removeprefix("next: ").replace("\\\n", " "))
+    options = [word for setting in sets for word in ("--set", setting)]
+    assert words == ["mumtrain", "pretrain", str(path), "--recipe", "mum-vitb16", *options]
+    cli.plan(path, recipe="debug-cpu", num=0, format="json")
+    json.loads(capsys.readouterr().out)  # and nothing else
+
+
+def test_batches_looked_at_are_those_that_hold_the_sequences(by_hand: Path) -> None:
+    path = mixed(by_hand, {"long": 5, "short": 5, "one": 5})
+    found = plan(path, recipe="debug-cpu", set=SET, num=200)
+    (stage,) = found.stages
+    assert found.batches_asked == found.batches_looked_at == 200
+    several = [row for row in stage.views if not row.single_view]
+    each = sum(row.slots * row.sequences_per_slot for row in several)
+    assert stage.num_drawn == pytest.approx(200 * each, rel=0.2)
+    # those of unknown overlap are not looked up
+    assert sum(row.looked_at for row in several) < stage.num_drawn
+
+
 @pytest.mark.parametrize("ranks", [0, -1, 3, 128])
 def test_ranks_must_divide_the_slots(by_hand: Path, ranks: int) -> None:
-    with pytest.raises(ConfigError, match="rank"):
+    with pytest.raises(ConfigError, match="at least 1, not" if ranks < 1 else "do not divide"):
         plan(mixed(by_hand, {"long": 1}), ranks=ranks)
 
 

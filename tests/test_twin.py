@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import shlex
 import shutil
 import subprocess
 import sys
@@ -240,7 +241,7 @@ def test_a_mix_names_the_pairs_of_its_frames_alone(tmp_path: Path) -> None:
     changed = catalog.build(COVISIBILITY, {name: table.column(name) for name in table.column_names if name != "iou"})
     changed = changed.set_column(8, COVISIBILITY.columns.field("iou"), pa.array([0.25], pa.float32()))
     catalog.write(COVISIBILITY, changed, path, inputs={"frames": dataset.frames_digest})
-    with pytest.raises(CatalogError, match=r"covisibility.parquet has changed since .* run 'mumdata mix' again"):
+    with pytest.raises(CatalogError, match=r"covisibility.parquet has changed since .* run 'mumdata mix only --weight"):
         catalog.open_mix(tmp_path / "mix.parquet")
     path.unlink()
     with pytest.raises(CatalogError, match=r"covisibility\.parquet does not exist"):
@@ -283,18 +284,43 @@ def test_the_same_sequences_of_other_frames_have_a_twin_of_their_own(tmp_path: P
     assert len(neighbours(after)) == 7
 
 
+def unwritable(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Let files in folders with that in their path not be opened for writing (permissions do not bind root)."""
+
+    opens = Path.open
+
+    def refuses(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if "w" in mode and part in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opens(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuses)
+
+
 def test_a_twin_is_built_where_its_catalog_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simple(tmp_path / "c", None)
     dataset = of_mix(tmp_path / "c")
     twin_path = catalog.frames_twin(dataset)
     twin_path.unlink()
-    is_writable = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: "imagenet" not in str(path) and is_writable(path, mode))
-    with pytest.raises(CatalogError, match="set MUM_CACHE"):
+    unwritable(monkeypatch, "imagenet")
+    with pytest.raises(CatalogError, match=r"imagenet cannot be written \(Permission denied\); set MUM_CACHE"):
         catalog.frames_twin(dataset)
     monkeypatch.setenv("MUM_CACHE", str(tmp_path / "new" / "cache"))
     assert catalog.frames_twin(dataset) == tmp_path / "new" / "cache" / twin_path.name
     assert catalog.map_frames(dataset).num_rows == 6
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below", "/proc/nope", "/dev/null/x", "x" * 300])
+def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str) -> None:
+    simple(tmp_path / "c", None)
+    dataset = of_mix(tmp_path / "c")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MUM_CACHE", str(tmp_path / cache))
+    assert catalog.map_frames(dataset).num_rows == 6  # it is not needed
+    catalog.frames_twin(dataset).unlink()
+    unwritable(monkeypatch, "imagenet")
+    with pytest.raises(CatalogError, match=r"^[^\n]*imagenet cannot be written .*, and .* set MUM_CACHE to a folder"):
+        catalog.frames_twin(dataset)
 
 
 def test_a_twin_that_another_process_has_built_meanwhile_is_left(
@@ -311,15 +337,136 @@ def test_a_twin_that_another_process_has_built_meanwhile_is_left(
     assert catalog.frames_twin(dataset) == path
 
 
-def test_a_damaged_twin_says_what_to_do(tmp_path: Path) -> None:
+def with_last_offset(whole: bytes, last: int) -> bytes:
+    """The frames' twin of `simple`, whose paths take 5 bytes each, with another end of its last path."""
+    offsets = np.arange(0, 35, 5).astype("<i8").tobytes()
+    assert whole.count(offsets) == 1
+    return whole.replace(offsets, offsets[:-8] + np.int64(last).tobytes())
+
+
+def other_columns(path: Path) -> bytes:
+    with pa.ipc.new_file(path, pa.schema({"scene": pa.int32()}.items())) as out:
+        out.write_table(pa.table({"scene": pa.array([0] * 6, pa.int32())}))
+    return path.read_bytes()
+
+
+def test_a_damaged_twin_is_built_anew(tmp_path: Path) -> None:
     simple(tmp_path, None)
     dataset = of_mix(tmp_path)
     path = catalog.frames_twin(dataset)
-    whole = path.read_bytes()
-    for data in (b"", b"ARROW1", whole[: len(whole) // 2]):
+    before, whole = catalog.map_frames(dataset).to_pydict(), path.read_bytes()
+    for data in (
+        b"",
+        b"ARROW1",
+        whole[: len(whole) // 2],
+        whole[:-1],
+        whole[:8] + bytes(len(whole) - 18) + whole[-10:],
+        with_last_offset(whole, 1 << 40),
+        with_last_offset(whole, -1),
+        other_columns(tmp_path / "other.arrow"),
+    ):
         path.write_bytes(data)
-        with pytest.raises(CatalogError, match="not a whole Arrow file; delete it"):
-            catalog.map_frames(dataset)
+        assert catalog.map_frames(dataset).to_pydict() == before
+        assert path.read_bytes() == whole
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_twin_where_nothing_can_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simple(tmp_path, None)
+    dataset = of_mix(tmp_path)
+    path = catalog.frames_twin(dataset)
+    path.write_bytes(b"ARROW1")
+    unwritable(monkeypatch, "imagenet")
+    with pytest.raises(CatalogError, match="set MUM_CACHE"):
+        catalog.map_frames(dataset)
+    monkeypatch.setenv("MUM_CACHE", str(tmp_path / "cache"))
+    assert catalog.map_frames(dataset).num_rows == 6
+    with pytest.raises(CatalogError, match="is not a whole Arrow file"):
+        catalog.map_twin(path)
+
+
+def test_a_folder_in_a_twins_place_is_told(tmp_path: Path) -> None:
+    simple(tmp_path, None)
+    dataset = of_mix(tmp_path)
+    path = catalog.frames_twin(dataset)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CatalogError, match="is a folder, where a file is to be written; move or remove it"):
+        catalog.map_frames(dataset)
+
+
+def test_any_damage_of_a_twin_is_found_and_none_ends_the_process(tmp_path: Path) -> None:
+    # in a process of its own, which a wild pointer would end
+    simple(tmp_path, [pair(0, 1, 0.5), pair(1, 4, 0.25)])
+    of_mix(tmp_path)
+    code = (
+        "import pathlib, random, sys\nfrom mumdata import catalog, twin\n"
+        "(dataset,) = catalog.open_mix(pathlib.Path(sys.argv[1], 'mix.parquet')).datasets\n"
+        "draw = random.Random(0)\n"
+        "for recipe in catalog._recipes(dataset):\n"
+        "    whole = recipe.beside.read_bytes()\n"
+        "    assert twin.is_intact(recipe, pathlib.Path(sys.argv[1]))\n"
+        "    found = twin.mapped(recipe.beside).to_pydict()\n"
+        "    for _ in range(150):\n"
+        "        at = draw.randrange(len(whole))\n"
+        "        data = bytearray(whole)\n"
+        "        data[at : at + 8] = draw.randbytes(len(data[at : at + 8]))\n"
+        "        recipe.beside.write_bytes(data)\n"
+        "        if twin.is_intact(recipe, pathlib.Path(sys.argv[1])):\n"
+        "            assert twin.mapped(recipe.beside).to_pydict() == found, at\n"
+        "    recipe.beside.write_bytes(whole)\n"
+        "print('done')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def test_twins_are_compared_with_their_catalogs_to_the_last_value(tmp_path: Path) -> None:
+    where = simple(tmp_path, [pair(0, 1, 0.5)])
+    dataset = of_mix(tmp_path)
+    assert list(catalog.damaged_twins(dataset, tmp_path)) == []
+    for kind in ("frames", "sequences", "covisibility"):
+        (path,) = where.glob(f"{kind}.*.arrow")
+        whole = path.read_bytes()
+        value = {"frames": b"3.jpg", "sequences": np.int32([2, 3, 4, 5]).tobytes(), "covisibility": b"\0\0\0\x3f"}[kind]
+        path.write_bytes(whole.replace(value, value[::-1], 1))
+        assert path.read_bytes() != whole
+        assert list(catalog.damaged_twins(dataset, tmp_path)) == [path]
+        path.write_bytes(whole)
+    for path in where.glob("*.arrow"):
+        path.unlink()
+    assert list(catalog.damaged_twins(dataset, tmp_path)) == []
+    assert not list(where.glob("*.arrow"))
+
+
+def test_outdated_twins_are_removed_only_when_asked_for(tmp_path: Path) -> None:
+    where = simple(tmp_path, [pair(0, 1)])
+    mapped = catalog.map_frames(of_mix(tmp_path))
+    before = set(where.glob("*.arrow"))
+    simple(tmp_path, [pair(0, 1)], num=7)
+    dataset = of_mix(tmp_path)
+    after = set(where.glob("*.arrow"))
+    assert len(after) == 6
+    (where / "mine.arrow").write_text("")
+    catalog.remove_outdated_twins(dataset)
+    assert set(where.glob("*.arrow")) == (after - before - set(where.glob("x"))) | {where / "mine.arrow"}
+    assert mapped.column("path").to_pylist() == [f"{at}.jpg" for at in range(6)]
+    assert catalog.map_frames(dataset).num_rows == 7
+
+
+def test_a_twin_is_never_of_other_rows_than_its_name_says(tmp_path: Path) -> None:
+    simple(tmp_path, [pair(0, 1)])
+    dataset = of_mix(tmp_path)
+    before = {path.name for path in tmp_path.glob("*/*.arrow")}
+    for path in tmp_path.glob("*/*.arrow"):
+        path.unlink()
+    simple(tmp_path, [pair(0, 2)], num=7)  # while a run has the mix open
+    for function in (catalog.map_frames, catalog.map_sequences, catalog.map_covisibility):
+        with pytest.raises(CatalogError, match="has changed while it was used"):
+            function(dataset)
+    assert not before & {path.name for path in tmp_path.glob("*/*.arrow")}
 
 
 def test_frame_ids_that_are_no_row_numbers_and_frames_that_are_not_there(tmp_path: Path) -> None:
@@ -475,3 +622,44 @@ def test_an_unchanged_mix_is_left_and_a_moved_one_is_whole(tmp_path: Path) -> No
     assert neighbours(dataset)[1] == {0: 0.5}
     gone = replace(dataset, covisibility=None, covisibility_digest=None)
     assert catalog.map_covisibility(gone) is None
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_changed_catalog_names_the_command_that_made_the_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: bool
+) -> None:
+    from typer.testing import CliRunner
+
+    from mumdata.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    here = Path("my catalogs")
+    simple(here, [pair(0, 1, 0.5)])
+    Path("d.toml").write_text("[[dataset]]\nname = 'imagenet'\nweight = 2\n")
+    definition = "only" if shipped else "d.toml"
+    made = mix(definition, weight=["imagenet=0.5"], catalogs=here, min_frames=3, holdout=0.25, out=Path("m.parquet"))
+    before = catalog.open_mix(made.path).datasets
+    simple(here, [pair(0, 2, 0.5)])
+    with pytest.raises(CatalogError, match="has changed since") as caught:
+        catalog.open_mix(made.path)
+    command = str(caught.value).partition("run '")[2].removesuffix("' again")
+    assert command == (
+        f"mumdata mix {definition} --weight imagenet=0.5 --min-frames 3 --holdout 0.25 --catalogs 'my catalogs' "
+        "-o m.parquet"
+    )
+    assert CliRunner().invoke(app, shlex.split(command)[1:]).exit_code == 0
+    (after,) = catalog.open_mix(made.path).datasets
+    assert (after.weight, after.min_frames, after.holdout) == (1, before[0].min_frames, 0.25)
+    # the usual places are not said
+    simple(Path("catalogs"), None)
+    mix("only", weight=["imagenet=1"])
+    simple(Path("catalogs"), [pair(0, 1)], num=5)
+    with pytest.raises(CatalogError, match="run 'mumdata mix only --weight imagenet=1' again"):
+        catalog.open_mix(Path("catalogs/mix.parquet"))
+    # a mix that does not say how it was made
+    table = catalog.read(MIX, Path("catalogs/mix.parquet"))
+    catalog.write(MIX, table, Path("catalogs/mix.parquet"), parameters={"holdout": 0.0})
+    with pytest.raises(
+        CatalogError, match=r"run 'mumdata mix' again, with the names, --weight, --min-frames and --hol"
+    ):
+        catalog.open_mix(Path("catalogs/mix.parquet"))

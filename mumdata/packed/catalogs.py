@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from mumdata import catalog
-from mumdata.catalog import MixDataset
+from mumdata.catalog import Mix, MixDataset
 from mumdata.packed.frames import images_of, rows_in_pieces, write_frames, write_quarantine
 from mumdata.packed.index import ShardFiles
 from mumdata.packed.plan import Chosen
@@ -79,13 +80,17 @@ def write_catalogs(
     )
 
 
-def write_mix(source: Path, out: Path, counts: list[Counts]) -> Path:
-    """Write the mix of a packed copy, with the weights of its source, and the twins that training maps."""
-    rows = catalog.read(MIX, source).to_pylist()
-    of = {one.name: one for one in counts}
+def write_mix(source: Mix, out: Path, counts: list[Counts]) -> Path:
+    """Write the mix of a packed copy, with the weights of its source, and the twins that training maps.
+
+    `counts` are those of the source's datasets, in their order. Twins of an earlier copy are removed: its shards are
+    gone as well.
+    """
+    rows: list[dict[str, Any]] = []
     inputs = {}
-    for row in rows:
-        name, found = row["dataset"], of[row["dataset"]]
+    for dataset, found in zip(source.datasets, counts, strict=True):
+        name = dataset.name
+        row = {"dataset": name, **vars(dataset)}
         row |= {"num_sequences": found.num_sequences, "num_frames": found.num_frames}
         for schema, digest in (
             (FRAMES, found.frames_digest),
@@ -96,14 +101,16 @@ def write_mix(source: Path, out: Path, counts: list[Counts]) -> Path:
             row |= {f"{schema.name}_path": path, f"{schema.name}_digest": digest}
             if digest is not None:
                 inputs[f"{name}/{schema.name}"] = digest
+        rows.append(row)
     columns = {name: [row[name] for row in rows] for name in MIX.columns.names}
     target = out / MIX.file_name
-    parameters = catalog.read_footer(MIX, source).parameters
+    parameters = {"holdout": source.parameters.get("holdout")}
     catalog.write(MIX, catalog.build(MIX, columns), target, inputs=inputs, parameters=parameters)
     for dataset in catalog.open_mix(target).datasets:
         catalog.map_frames(dataset)
         catalog.map_sequences(dataset)
         catalog.map_covisibility(dataset)
+        catalog.remove_outdated_twins(dataset)
     return target
 
 

@@ -8,8 +8,10 @@ each are decoded the way that training does.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,10 +28,10 @@ from mumdata.digest import ContentDigest
 from mumdata.errors import CatalogError, DecodeError, MumError
 from mumdata.images import read_image
 from mumdata.packed.frames import rows_in_pieces
-from mumdata.packed.index import COLUMNS, ShardFiles, read_index
+from mumdata.packed.index import COLUMNS, ShardFiles, read_index, read_num_bytes
 from mumdata.schema import COVISIBILITY, FRAMES, MIX, SEQUENCES
 
-__all__ = ["Verified", "check_shards", "verify_packed"]
+__all__ = ["Verified", "check_shards", "total", "verify_packed"]
 
 # images of a shard that are decoded: the first, the last, and some between
 _DECODED = 16
@@ -53,7 +55,9 @@ class Verified:
 
     def lines(self) -> list[str]:
         """Return the summary."""
-        read = f"{self.num_shards:,} shards read back: {self.num_images:,} images, {self.num_bytes:,} bytes"
+        shards = f"{self.num_shards:,} shard{'' if self.num_shards == 1 else 's'}"
+        images = f"{self.num_images:,} images of {self.num_bytes:,} bytes in all"
+        read = f"{shards} read back: {images} (the rest is TAR headers and padding)"
         lines = [read, *self.problems]
         if not self.problems:
             lines = [f"{read}; checksums agree, {self.num_decoded:,} images decoded"]
@@ -68,28 +72,36 @@ class Verified:
 def verify_packed(folder: Path, *, workers: int | None = None) -> Verified:
     """Check a packed copy: the catalogs against their digests, the frames against the shards, the shards byte by byte.
 
-    What is damaged is told in `Verified.problems`. Raises CatalogError where the folder holds no packed copy, or one
-    whose catalogs do not belong together.
+    Arrow twins that lie beside the catalogs are compared with these; temporary files take as much room as the largest
+    of them. What is damaged is told in `Verified.problems`. Raises CatalogError where the folder, which may be named by
+    its mix, holds no packed copy, or one whose catalogs do not belong together.
     """
-    mix = catalog.open_mix(Path(folder, MIX.file_name))
+    folder = Path(folder)
+    mix = catalog.open_mix(folder if folder.name == MIX.file_name else folder / MIX.file_name)
     problems: list[str] = []
     shards: list[ShardFiles] = []
     is_full = False
     for dataset in mix.datasets:
         is_full |= _size(dataset) == "full"
         files = _shards_of(dataset)
-        problems += [*_check_digests(dataset), *_check_frames(dataset, files)]
+        # what is to be compared with a damaged catalog says nothing
+        found = [*_check_digests(dataset)] or [*_check_frames(dataset, files), *_check_twins(dataset)]
+        problems += found
         shards += files
-    found = check_shards(shards, is_full, workers)
-    return replace(found, problems=(*problems, *found.problems))
+    read = total(check_shards(shards, is_full, workers))
+    return replace(read, problems=(*problems, *read.problems))
 
 
-def check_shards(shards: list[ShardFiles], is_full: bool, workers: int | None = None) -> Verified:
-    """Read shards back and compare them with their indexes.
+def check_shards(shards: list[ShardFiles], is_full: bool, workers: int | None = None) -> list[Verified]:
+    """Read shards back and compare them with their indexes: one result for each.
 
     `is_full` tells that they hold files as they are, of which not every one was decoded before it was packed.
     """
-    results = list(engine.each(partial(_check_shard, is_full), shards, workers, "reading back", "shard"))
+    return list(engine.each(partial(_check_shard, is_full), shards, workers, "reading back", "shard"))
+
+
+def total(results: list[Verified]) -> Verified:
+    """Return what some results are together."""
     return Verified(
         len(results),
         sum(result.num_images for result in results),
@@ -128,9 +140,22 @@ def _check_shard(is_full: bool, files: ShardFiles) -> Verified:
                     num_decoded, num_undecodable = num_decoded + is_image, num_undecodable + (not is_image)
         if num_images < len(expected):
             raise MumError(f"it ends after {num_images} of {len(expected)} images")
+        _check_end(files, expected)
     except (MumError, OSError, tarfile.TarError) as error:
         problems = (f"{files.tar}: {error}",)
     return Verified(1, num_images, num_bytes, num_decoded, problems, num_undecodable)
+
+
+def _check_end(files: ShardFiles, images: list[dict[str, Any]]) -> None:
+    # zeros from the last image on, as many as were written
+    last = images[-1]["offset"] + images[-1]["bytes"] if images else 0
+    with files.tar.open("rb") as file:
+        size, wanted = file.seek(0, os.SEEK_END), read_num_bytes(files)
+        if size != wanted:
+            raise MumError(f"it has {size:,} bytes, not the {wanted:,} that were written")
+        file.seek(last)
+        if any(file.read()):
+            raise MumError("the end of the archive is damaged")
 
 
 def _can_be_decoded(files: ShardFiles, row: dict[str, Any], is_full: bool) -> bool:
@@ -174,6 +199,18 @@ def _check_digests(dataset: MixDataset) -> Iterator[str]:
         else:
             if found.hexdigest() != digest:
                 yield f"{path} is damaged: its rows are not those that were written"
+
+
+def _check_twins(dataset: MixDataset) -> Iterator[str]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="mumdata-") as scratch:
+            for path in catalog.damaged_twins(dataset, Path(scratch)):
+                yield f"{path} is damaged; delete it, it is built anew when it is needed"
+    except OSError as error:
+        raise MumError(
+            f"the twins of {dataset.name} cannot be compared: {error.strerror or error}; set TMPDIR to a folder with "
+            "more room"
+        ) from error
 
 
 def _size(dataset: MixDataset) -> Any:

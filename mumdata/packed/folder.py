@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mumdata.catalog import MixDataset
+from mumdata.catalog import PACKED_RECORD, MixDataset
 from mumdata.errors import ConfigError, MumError
-from mumdata.files import remove_abandoned, write_text
+from mumdata.files import relative_to_folder, remove_abandoned, write_text
 from mumdata.packed.index import ShardFiles
-from mumdata.packed.plan import Chosen, divide, estimate
+from mumdata.packed.plan import Chosen, divide, estimate, source_digests
 from mumdata.packed.recode import Recoding
 from mumdata.packed.shard import Origin, ShardTask
 
-__all__ = ["Record", "check_room", "owned", "remove_others"]
+__all__ = ["Record", "check_room", "left_behind", "owned", "remove_others"]
 
-_NAME = "packed.json"
 _FORMAT = 1
+
+_NAMED = 5  # datasets in a message
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def owned(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         # what begins with a dot is the lock, or what the system leaves
         others = [path.name for path in out.iterdir() if not path.name.startswith(".")]
-        if others and not (out / _NAME).is_file():
+        if others and not (out / PACKED_RECORD).is_file():
             raise ConfigError(f"{out} is no packed copy, and not empty ({min(others)}); choose another folder")
         lock = (out / ".lock").open("w")
     except OSError as error:
@@ -54,23 +57,38 @@ def owned(out: Path) -> Iterator[None]:
 
 
 class Record:
-    """What packed.json holds: how a copy is made, and where one shard ends and the next begins.
+    """What packed.json holds: of which mix a copy is made, how, and where one shard ends and the next begins.
+
+    A copy is made again, or goes on, for the mix at the same place as seen from the copy, whose datasets may be others
+    by now, and for one of the same datasets, wherever it lies. The copy of any other mix is left alone.
 
     Where it ends is found from images that are packed on trial, so it is written down: a run that goes on after some
     files have changed must find the shards of the first.
     """
 
-    def __init__(self, out: Path, how: Recoding, shard_gb: float) -> None:
-        """Raises ConfigError where the folder holds a copy that was made in another way."""
-        self._out, self._how, self._shard_bytes = out, how, shard_gb * 1e9
-        about = {"format": _FORMAT, "size": how.size or "full", "quality": how.quality, "shard_gb": shard_gb}
+    def __init__(self, out: Path, how: Recoding, shard_gb: float, mix: Path, names: list[str]) -> None:
+        """Raises ConfigError where the folder holds a copy of another mix, or one that was made in another way."""
+        self._path, self._how, self._shard_bytes = out / PACKED_RECORD, how, shard_gb * 1e9
+        about: dict[str, Any] = {"format": _FORMAT, "size": how.size or "full", "quality": how.quality}
+        about |= {"shard_gb": shard_gb}
+        place = relative_to_folder(mix, out)
         before = self._read()
-        if before is not None and (other := _first_difference(about, before)):
-            raise ConfigError(
-                f"{out} holds a copy made with {other} {before.get(other)}, not {about[other]}; give the same options, "
-                "or choose another folder"
-            )
-        self._about: dict[str, Any] = about | {"shards": (before or {}).get("shards", {})}
+        if before is not None:
+            if before.get("mix") != place and set(before["shards"]) != set(names):
+                other = f"of {os.path.normpath(out / str(before.get('mix', 'another mix')))} {_named(before['shards'])}"
+                raise ConfigError(
+                    f"{out} holds the copy {other}, not of {mix} {_named(names)}; choose another folder with -o"
+                )
+            if different := _first_difference(about, before):
+                raise ConfigError(
+                    f"{out} holds a copy made with {different} {before.get(different)}, not {about[different]}; give "
+                    "the same options, or choose another folder"
+                )
+        known = before["shards"] if before is not None else {}
+        shards = {name: known[name] for name in names if name in known}
+        self._about: dict[str, Any] = about | {"mix": place, "shards": shards}
+        if before != self._about:
+            self._write()
 
     def tasks(self, dataset: MixDataset, origin: Origin, chosen: Chosen) -> list[ShardTask]:
         """Return a dataset's shards."""
@@ -82,27 +100,39 @@ class Record:
             ends = divide(sizes, self._shard_bytes)
             self._about["shards"][dataset.name] = known = {"of": key, "ends": ends, "bytes": int(sizes.sum())}
             self._write()
+        elif not _is_division(known, len(chosen.images)):
+            raise self._damaged(f"the shards of {dataset.name} are not {len(chosen.images):,} images")
         ends, each = known["ends"], known["bytes"] / max(1, len(chosen.images))
-        folder = self._out / dataset.name
+        digests = source_digests(dataset, chosen.images, ends)
+        folder = self._path.parent / dataset.name
         return [
-            ShardTask(origin, ShardFiles(folder, dataset.name, number), chosen.images[begin:end], each * (end - begin))
+            ShardTask(
+                origin,
+                ShardFiles(folder, dataset.name, number),
+                chosen.images[begin:end],
+                digests[number],
+                each * (end - begin),
+            )
             for number, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
         ]
 
     def _read(self) -> dict[str, Any] | None:
-        path = self._out / _NAME
-        if not path.exists():
+        if not self._path.exists():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read; choose another folder, or delete this one") from error
-        if not isinstance(found, dict) or not isinstance(found.get("shards"), dict):
-            raise ConfigError(f"{path} is not a record of packing; choose another folder")
-        return found
+            raise self._damaged("it cannot be read") from error
+        shards = found.get("shards") if isinstance(found, dict) else None
+        if not isinstance(shards, dict) or not all(isinstance(known, dict) for known in shards.values()):
+            raise self._damaged("it is not a record of packing")
+        return dict(found)
 
     def _write(self) -> None:
-        write_text(self._out / _NAME, json.dumps(self._about, indent=1, sort_keys=True) + "\n")
+        write_text(self._path, json.dumps(self._about, indent=1, sort_keys=True) + "\n")
+
+    def _damaged(self, why: str) -> ConfigError:
+        return ConfigError(f"{self._path} is damaged ({why}); choose another folder with -o, or delete this one")
 
 
 def check_room(out: Path, needed: float) -> None:
@@ -122,6 +152,27 @@ def remove_others(folder: Path, shards: list[ShardFiles]) -> None:
         for path in folder.glob(f"shards/{folder.name}-*.{ending}"):
             if path not in wanted:
                 path.unlink(missing_ok=True)
+
+
+def left_behind(out: Path, names: list[str]) -> list[Path]:
+    """Return the folders with shards of datasets that a copy does not hold any more."""
+    return sorted(path.parent for path in out.glob("*/shards") if path.is_dir() and path.parent.name not in names)
+
+
+def _is_division(known: dict[str, Any], num_images: int) -> bool:
+    # do the ends rise to the number of images, and are the bytes a number?
+    ends, num_bytes = known.get("ends"), known.get("bytes")
+    if not isinstance(ends, list) or not all(type(number) is int for number in ends):
+        return False
+    if type(num_bytes) is not int or num_bytes < 0:
+        return False
+    bounds = [0, *ends]
+    return bounds[-1] == num_images and all(begin < end for begin, end in itertools.pairwise(bounds))
+
+
+def _named(datasets: Collection[str]) -> str:
+    names = sorted(datasets)
+    return f"({', '.join([*names[:_NAMED], *(['...'] if len(names) > _NAMED else [])])})"
 
 
 def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from mumdata.errors import CatalogError
 from mumdata.files import atomic_path
 
-__all__ = ["COLUMNS", "ShardFiles", "read_index", "read_made_by", "remove_index", "write_index"]
+__all__ = ["COLUMNS", "ShardFiles", "read_index", "read_made_by", "read_num_bytes", "remove_index", "write_index"]
 
 COLUMNS = pa.schema(
     [
@@ -87,11 +87,16 @@ def remove_index(files: ShardFiles) -> None:
 
 def read_made_by(files: ShardFiles) -> str | None:
     """Return what a whole shard was made by; None where it is not there, or not as its index says."""
-    with suppress(pa.ArrowException, OSError, ValueError, KeyError, TypeError):
-        about = json.loads((pq.read_metadata(files.index).metadata or {})[_KEY])
-        if files.tar.stat().st_size == about["bytes"]:
-            return str(about["made_by"])
+    with suppress(CatalogError, OSError):
+        num_bytes, made_by = _about(files)
+        if files.tar.stat().st_size == num_bytes:
+            return made_by
     return None
+
+
+def read_num_bytes(files: ShardFiles) -> int:
+    """Return how many bytes a shard has by its index; CatalogError where that does not say."""
+    return _about(files)[0]
 
 
 def read_index(files: ShardFiles) -> pa.Table:
@@ -100,7 +105,16 @@ def read_index(files: ShardFiles) -> pa.Table:
         with pq.ParquetFile(files.index) as file:
             table = file.read().replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{files.index} cannot be read; delete it and run 'mumdata pack' again") from error
+        raise CatalogError(f"{files.index} cannot be read; run the 'mumdata pack' command again") from error
     if not table.schema.equals(COLUMNS):
-        raise CatalogError(f"{files.index} is not the index of a shard; delete it and run 'mumdata pack' again")
+        raise CatalogError(f"{files.index} is not the index of a shard; run the 'mumdata pack' command again")
     return table.combine_chunks()
+
+
+def _about(files: ShardFiles) -> tuple[int, str]:
+    # the shard's bytes, and what it was made by
+    try:
+        about = json.loads((pq.read_metadata(files.index).metadata or {})[_KEY])
+        return int(about["bytes"]), str(about["made_by"])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise CatalogError(f"{files.index} cannot be read; run the 'mumdata pack' command again") from error

@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from mumdata import catalog
 from mumdata.catalog import MixDataset
+from mumdata.digest import content_digest
 from mumdata.errors import CatalogError
 from mumdata.packed.recode import Recoding
 from mumdata.packed.shard import Origin, recode_some
 from mumdata.schema import FRAMES, SEQUENCES
 from mumdata.shard_tar import OVERHEAD
 
-__all__ = ["Chosen", "choose", "divide", "estimate"]
+__all__ = ["Chosen", "choose", "divide", "estimate", "source_digests"]
 
 # a dataset of images enough has at least this many shards, of at least so many images, however small they are: a
 # shard is the work of one process
@@ -96,12 +97,28 @@ def divide(sizes: np.ndarray, shard_bytes: float) -> list[int]:
     if not len(sizes):
         return []
     total = math.fsum(sizes.tolist())
-    num = max(math.ceil(total / shard_bytes), min(_SHARDS, len(sizes) // _IMAGES), 1)
-    num = min(num, len(sizes))
+    # no more than there are images, however small a shard is to be
+    num = max(math.ceil(min(total / shard_bytes, len(sizes))), min(_SHARDS, len(sizes) // _IMAGES), 1)
     middles = np.cumsum(sizes) - sizes / 2
     shard = np.minimum((middles * (num / total)).astype(np.int64), num - 1)
     begins = np.flatnonzero(np.diff(shard, prepend=-1))
     return [*begins[1:].tolist(), len(sizes)]
+
+
+def source_digests(dataset: MixDataset, images: np.ndarray, ends: list[int]) -> list[str]:
+    """Return a digest for each shard, of images [begin, end), of what the catalog knows of its files.
+
+    That is where their bytes lie and how many they are, and a hash of them or else when the file changed last: a file
+    that was edited has another digest as soon as it was indexed again, also where its size is the same.
+    """
+    known = ["path", "archive", "codec", "offset", "bytes", "content_hash", "mtime_ns"]
+    table = catalog.read(FRAMES, dataset.frames, known)
+    has_hash = pc.is_valid(table.column("content_hash"))
+    changed_ns = pc.if_else(has_hash, pa.scalar(None, pa.int64()), table.column("mtime_ns"))
+    table = table.drop_columns("mtime_ns").append_column("changed_ns", changed_ns)  # digests leave out mtime_ns
+    return [
+        content_digest(table.take(pa.array(images[begin:end]))) for begin, end in zip([0, *ends], ends, strict=False)
+    ]
 
 
 def _in_sequences(dataset: MixDataset, num_frames: int) -> np.ndarray:

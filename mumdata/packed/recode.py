@@ -33,6 +33,9 @@ __all__ = ["SUFFIXES", "Recoded", "Recoding", "recode", "target_size"]
 # remains to be averaged then hides that the decoder's reduction is another one than that of the whole picture
 _SPARE = 2
 
+# the most that a JPEG can have, pixels
+_LONGEST_SIDE = 65535
+
 # the marker of a progressive frame; a regular expression finds it faster than `in`
 _PROGRESSIVE = re.compile(rb"\xff\xc2")
 
@@ -68,6 +71,8 @@ def recode(data: bytes, how: Recoding) -> Recoded:
     if how.size is None or how.quality is None:
         return _as_it_is(data, header)
     width, height = target_size(header.width, header.height, how.size)
+    if max(width, height) > _LONGEST_SIDE:
+        raise DecodeError(f"as a JPEG it would be {width} x {height} pixels, more than the {_LONGEST_SIDE:,} of a side")
     if header.kind == "JPEG" and (width, height) == (header.width, header.height):
         _whole(data, header, 8)
         return _as_it_is(data, header)

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from mumdata import catalog
-from mumdata.catalog import MixDataset
+from mumdata.catalog import Footer, MixDataset
 from mumdata.errors import CatalogError
 from mumdata.schema import SCENES, SEQUENCES
 
-__all__ = ["Kept", "keep_sequences", "write_scenes", "write_sequences"]
+__all__ = ["Kept", "check_scenes", "keep_sequences", "write_scenes", "write_sequences"]
 
 _WHY_NONE = "too few frames of its sequences could be packed"
 
@@ -81,15 +81,21 @@ def write_sequences(dataset: MixDataset, kept: Kept, folder: Path, frames_digest
     return digest
 
 
-def write_scenes(
-    dataset: MixDataset, kept: Kept, lost: np.ndarray, folder: Path, frames_digest: str, sequences_digest: str
-) -> None:
-    """Write the scenes; `lost` are the ids of the frames that could not be packed."""
+def check_scenes(dataset: MixDataset) -> Footer:
+    """Return the footer of a dataset's scenes; CatalogError where they are not there, or those of other frames."""
     path = dataset.catalog / SCENES.file_name
     footer = catalog.read_footer(SCENES, path)
     if footer.inputs.get("frames") != dataset.frames_digest:
         raise CatalogError(f"{path} was made from other frames; run 'mumdata index {dataset.name}' again")
-    table = catalog.read(SCENES, path)
+    return footer
+
+
+def write_scenes(
+    dataset: MixDataset, kept: Kept, lost: np.ndarray, folder: Path, frames_digest: str, sequences_digest: str
+) -> None:
+    """Write the scenes; `lost` are the ids of the frames that could not be packed."""
+    footer = check_scenes(dataset)
+    table = catalog.read(SCENES, dataset.catalog / SCENES.file_name)
     if not kept.is_all:
         table = _recounted(table, kept.table, lost)
     inputs = footer.inputs | {"frames": frames_digest, "sequences": sequences_digest}

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,39 +26,54 @@ import pyarrow.compute as pc
 
 import mumdata
 from mumdata import catalog
-from mumdata.errors import DecodeError, MumError, TruncatedError
-from mumdata.files import atomic_path
+from mumdata.errors import CatalogError, DecodeError, MumError, TruncatedError
+from mumdata.files import atomic_path, inside
 from mumdata.images import read_encoded
 from mumdata.packed.index import COLUMNS, ShardFiles, read_index, read_made_by, remove_index, write_index
 from mumdata.packed.recode import Recoded, Recoding, recode
 from mumdata.shard_tar import TarWriter
 
-__all__ = ["Origin", "ShardTask", "is_finished", "made_by", "member_name", "recode_some", "write_shard"]
+__all__ = [
+    "Origin",
+    "ShardTask",
+    "absent_sources",
+    "is_finished",
+    "made_by",
+    "member_name",
+    "recode_some",
+    "write_shard",
+]
 
 # pauses before a file that could not be read for reasons other than its content is tried again
 _RETRY_PAUSES_S = (0.05, 0.25, 1.0)
 
 # goes up whenever the same files give other shards
-_FORMAT = 1
+_FORMAT = 2
+
+# of a dataset's name in that of a member, and of the digest that stands for what is left out
+_NAME_LENGTH, _DIGEST_LENGTH = 64, 8
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a dataset's images are read from: its name, root, the digest of its frames, and their Arrow twin."""
+    """Where a dataset's images are read from: its name, its root, and the Arrow twin of its frames."""
 
     name: str
     root: Path
-    frames_digest: str
     twin: Path
 
 
 @dataclass(frozen=True, eq=False)
 class ShardTask:
-    """A shard: where it is written, its frames (int32 [n]) in the order of its members, its bytes as estimated."""
+    """A shard: where it is written, its frames (int32 [n]) in the order of its members, its bytes as estimated.
+
+    `sources` is a digest of what the catalog knows of the files that it is made from.
+    """
 
     origin: Origin
     files: ShardFiles
     frame_ids: np.ndarray
+    sources: str
     num_bytes: float
 
 
@@ -82,18 +98,25 @@ def write_shard(how: Recoding, task: ShardTask) -> None:
 def is_finished(how: Recoding, task: ShardTask) -> bool:
     """Tell whether a shard is there that need not be written again: made from the same, by the same.
 
-    Images that could not be packed are tried once more: files that were missing may have come.
+    Images that could not be packed are tried once more: files that were missing may have come. Other files are not
+    looked at: that one has been edited is known when 'mumdata index' has seen it.
     """
     if read_made_by(task.files) != made_by(how, task):
         return False
-    index = read_index(task.files)
+    try:
+        index = read_index(task.files)
+    except CatalogError:
+        return False
     broken = index.filter(pc.not_equal(index.column("status"), "ok")).column("frame_id").to_numpy()
     return not any(recode_some(how, task.origin, broken))
 
 
 def made_by(how: Recoding, task: ShardTask) -> str:
-    """Return a digest of all that decides a shard's content, so that a finished one is known again."""
-    about = [_FORMAT, mumdata.__version__, task.origin.name, task.origin.frames_digest, how.size, how.quality]
+    """Return a digest of all that decides a shard's content, so that a finished one is known again.
+
+    Of the files it holds what the catalog knows, not their bytes.
+    """
+    about = [_FORMAT, mumdata.__version__, task.origin.name, task.sources, how.size, how.quality]
     digest = hashlib.sha256(json.dumps(about).encode())
     digest.update(task.frame_ids.astype("<i4").tobytes())
     return digest.hexdigest()
@@ -111,9 +134,23 @@ def recode_some(how: Recoding, origin: Origin, frame_ids: np.ndarray) -> list[Re
     return found
 
 
+def absent_sources(task: ShardTask) -> list[str]:
+    """Return the paths of images that a shard holds, as far as its index can be read, whose files are gone."""
+    held = task.frame_ids
+    with suppress(CatalogError):
+        index = read_index(task.files)
+        held = index.filter(pc.equal(index.column("status"), "ok")).column("frame_id").to_numpy()
+    sources = _sources(task.origin, held)
+    return [source["path"] for source in sources if not _file(task.origin, source).is_file()]
+
+
 def member_name(dataset: str, frame_id: int, suffix: str) -> str:
-    """Return a member's name: its part before the first dot is what WebDataset calls the key."""
-    return f"{dataset.replace('.', '_')[:64]}_{frame_id:09d}{suffix}"
+    """Return a member's name: its part before the first dot, which WebDataset calls the key, is this frame's alone."""
+    key = dataset
+    if "." in dataset or len(dataset) > _NAME_LENGTH:
+        digest = hashlib.sha256(dataset.encode()).hexdigest()[:_DIGEST_LENGTH]
+        key = f"{dataset.replace('.', '_')[: _NAME_LENGTH - _DIGEST_LENGTH - 1]}-{digest}"
+    return f"{key}_{frame_id:09d}{suffix}"
 
 
 def _packed(how: Recoding, origin: Origin, frame_id: int, source: dict[str, Any], shard: TarWriter) -> dict[str, Any]:
@@ -148,14 +185,20 @@ def _sources(origin: Origin, frame_ids: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
+def _file(origin: Origin, source: dict[str, Any]) -> Path:
+    return inside(origin.root, source["archive"] or source["path"])
+
+
 def _read(origin: Origin, source: dict[str, Any]) -> bytes:
     """Return a file's bytes; DecodeError and FileNotFoundError pass, any other OSError that stays is a MumError.
 
     A root that has gone is an error of that kind, too: a disk that failed, not a missing image.
     """
-    in_archive = source["archive"] is not None
+    in_archive, file = source["archive"] is not None, _file(origin, source)
     for pause in (*_RETRY_PAUSES_S, None):
         try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise DecodeError("a folder, a pipe or a device is in its place")  # a pipe would be waited for
             return read_encoded(
                 origin.root,
                 source["path"],

@@ -39,18 +39,12 @@ Draw = Callable[[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray], None]
 
 
 def check_subset(subset: Subset, tables: Sequence[SequenceTable]) -> None:
-    """Warn of each multi-view dataset that the rule cannot be followed in, as its frames are drawn uniformly.
+    """Warn of the multi-view datasets that the rule cannot be followed in, as their frames are drawn uniformly.
 
     Raises ConfigError for a window in seconds where no dataset has timestamps.
     """
-    if subset.kind == "covisible":
-        for table in tables:
-            if table.neighbours is None:
-                logger.warning(
-                    "%s has no covisibility.parquet in the mix: data.subset=covisible draws its frames uniformly; "
-                    "where it has been mined since, run mumdata mix again",
-                    table.name,
-                )
+    if subset.kind == "covisible" and (names := [table.name for table in tables if table.neighbours is None]):
+        _tell_uniform(names, "covisibility.parquet in the mix", "covisible", "; mumtrain plan tells what to do")
     if subset.in_seconds:
         without = [table.name for table in tables if table.timestamps is None]
         if tables and len(without) == len(tables):
@@ -58,8 +52,15 @@ def check_subset(subset: Subset, tables: Sequence[SequenceTable]) -> None:
                 f"data.subset=window:{subset.size:g}s needs timestamps, and no frame of {', '.join(without)} has one; "
                 "count places instead, e.g. data.subset=window:32"
             )
-        for name in without:
-            logger.warning("%s has no timestamps: data.subset=window:%gs draws its frames uniformly", name, subset.size)
+        if without:
+            _tell_uniform(without, "timestamps", f"window:{subset.size:g}s")
+
+
+def _tell_uniform(names: Sequence[str], what: str, rule: str, more: str = "") -> None:
+    has, its = ("has", "its") if len(names) == 1 else ("have", "their")
+    logger.warning(
+        "%s %s no %s: data.subset=%s draws %s frames uniformly%s", ", ".join(names), has, what, rule, its, more
+    )
 
 
 def frame_drawer(table: SequenceTable, subset: Subset, band: Band | None) -> Draw:

@@ -98,6 +98,38 @@ class SequenceTable:
         """Return the frames of the longest sequence that may be drawn; 0 where there is none."""
         return self.longest if band is None else int(self.lengths[self.drawable(band)].max(initial=0))
 
+    def why_none(self, least: int, band: Band | None) -> tuple[str, str]:
+        """Say why no sequence of at least `least` frames may be drawn, and what would help; two empty texts if one may.
+
+        The reason is what excludes the last of them: their length, being held out, or the band.
+        """
+        least = max(least, self.min_frames)
+        is_long = self.lengths >= least
+        if not is_long.any():
+            longest = int(self.lengths.max(initial=0))
+            told = f"its longest sequence has {longest} of the {least} frames needed" if longest else "it has none"
+            return told, "mine longer sequences, or lower data.views_min or the mix's min_frames"
+        units = _values(_one_chunk(self._table.column("holdout_unit")))
+        is_free = is_long & (units >= self.holdout)
+        if not is_free.any():
+            told = f"all of its sequences of {least} frames or more ({np.count_nonzero(is_long):,}) are held out"
+            return told, "lower the mix's holdout"
+        if band is None or (is_free & self.drawable(band)).any():
+            return "", ""
+        overlap = self._table.column("mean_overlap").to_numpy()[is_free]  # all are known: others stay in any band
+        low, high = float(overlap.min()), float(overlap.max())
+        theirs = f"{low:.3g} to {high:.3g}" if high > low else f"{low:.3g}"
+        remedy = "lower the band, use data.subset=covisible, or mine shorter chains"
+        if low > np.float32(band.high):
+            remedy = "raise the band, or use data.subset=covisible"
+        return f"no sequence has a mean overlap in {band.low:g} to {band.high:g} (theirs: {theirs})", remedy
+
+    def num_unknown(self, rows: np.ndarray) -> int:
+        """Return of how many of the sequences chosen by `rows`, bool [n], the mean overlap is not known."""
+        if "mean_overlap" not in self._table.column_names:
+            return int(np.count_nonzero(rows))
+        return int(np.count_nonzero(np.isnan(self._table.column("mean_overlap").to_numpy()[rows])))
+
     def num_eligible(self, views: int) -> int:
         """Return how many sequences may be drawn and have at least max(views, min_frames) frames, in any band."""
         return int(self._at_least[max(0, views)]) if views <= self.longest else 0
