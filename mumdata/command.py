@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -44,8 +45,23 @@ def run(app: typer.Typer, worded: Callable[[str], str] = str) -> None:
     try:
         app()
     except MumError as error:
-        print("error: " + " ".join(worded(str(error)).split()), file=sys.stderr)
+        with suppress(OSError):
+            print("error: " + " ".join(worded(str(error)).split()), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
-        # whoever read the output has closed it; the interpreter must not flush into it once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
+    finally:
+        _mute()
+
+
+def _mute() -> None:
+    # whoever read the output may have closed it: the interpreter must not flush into it once more, which would change
+    # the exit status
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

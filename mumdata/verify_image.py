@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from mumdata.errors import DecodeError, TruncatedError
 from mumdata.headers import Header, read_header
 from mumdata.images import decode
+from mumdata.jpeg_scans import FRAMES, HOLE, NEEDED, SEQUENTIAL, check_scans, scans_of, segments_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,18 +117,9 @@ _REMOVABLE = re.compile("before marker 0x(?!d[0-9])|SOS parameters|JFIF revision
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(d\d)")
 _HARMLESS = 2
 
-# Zero bytes where compressed data should be are a part of the file that was never written. The longest run in 3,000
-# scans of real pictures was 7 bytes, where the tables give zero bits a meaning other than "nothing more in this block".
-_HOLE = bytes(64)
-
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what ends a scan's data: no stuffed byte, fill byte or restart
-_SEQUENTIAL, _HUFFMAN = (0xC0, 0xC1, 0xC9), (0xC0, 0xC1, 0xC2)
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_NEEDED = frozenset((*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD))  # frame, tables, scans, restart interval
-
 
 def _jpeg(data: bytes, header: Header) -> np.ndarray:
-    _check_scans(data)
+    check_scans(data)
     image, complaint = _strictly(data, header)
     if complaint is not None and _REMOVABLE.search(complaint):
         # only the first complaint is told; with its cause removed, one of damage comes first
@@ -164,8 +156,8 @@ def _is_harmless(complaint: str, data: bytes) -> bool:
     if num <= _HARMLESS:
         return True
     # some cameras fill up the last block with zeros before the end marker
-    end = max((scan.end for scan in _scans(data)[1]), default=0)
-    return marker == "d9" and num < len(_HOLE) and data[end - num : end] == bytes(num)
+    end = max((scan.end for scan in scans_of(data)[1]), default=0)
+    return marker == "d9" and num < len(HOLE) and data[end - num : end] == bytes(num)
 
 
 def _plain(data: bytes) -> bytes:
@@ -173,106 +165,17 @@ def _plain(data: bytes) -> bytes:
     # say (a wrong version of JFIF, a broken colour profile); a sequential scan gets the parameters that it must have
     # (Samsung's phones write zeros).
     pieces, frame = [b"\xff\xd8"], 0
-    for segment in _segments(data):
+    for segment in segments_of(data):
         body = data[segment.begin : segment.body_end]
-        if segment.code in _FRAMES:
+        if segment.code in FRAMES:
             frame = segment.code
         is_adobe = segment.code == 0xEE and body[4:9] == b"Adobe" and body[15:16] in (b"\0", b"\1", b"\2")
-        if segment.code not in _NEEDED and not is_adobe:
+        if segment.code not in NEEDED and not is_adobe:
             continue
-        if segment.code == 0xDA and frame in _SEQUENTIAL:
+        if segment.code == 0xDA and frame in SEQUENTIAL:
             body = body[:-3] + b"\0\x3f\0"
         pieces += [body, data[segment.body_end : segment.end]]
     return b"".join([*pieces, b"\xff\xd9"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    # a marker segment: bytes `begin` to `body_end`; of a scan, its compressed data follow up to `end`
-    code: int
-    begin: int
-    body_end: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    # what a scan holds: the coefficients `first` to `last` of its components, but for the lowest `bits_left` bits
-    components: bytes
-    first: int
-    last: int
-    bits_left: int
-    zeros_mean_nothing: bool
-    begin: int
-    end: int
-
-
-def _segments(data: bytes) -> Iterator[_Segment]:
-    at = 2
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
-        code = data[at + 1]
-        if code in (0x00, 0xFF):
-            at += 1
-        elif code == 0xD9:
-            return
-        elif code == 0x01 or 0xD0 <= code <= 0xD8:
-            at += 2
-        else:
-            end = body_end = at + 2 + (data[at + 2] << 8 | data[at + 3])
-            if code == 0xDA:
-                marker = _MARKER.search(data, body_end)
-                end = marker.start() if marker else len(data)
-            yield _Segment(code, at, body_end, end)
-            at = end
-
-
-def _scans(data: bytes) -> tuple[bytes, list[_Scan]]:
-    # the numbers of the frame's components, and the scans
-    frame, parts, scans = 0, b"", []
-    # the first symbol of a Huffman table is that of the code of zeros alone (T.81, C.2)
-    first_symbols: dict[int, int] = {}
-    for segment in _segments(data):
-        body = data[segment.begin + 4 : segment.body_end]
-        if segment.code == 0xC4:
-            first_symbols.update(_first_symbols(body))
-        elif segment.code in _FRAMES:
-            frame, parts = segment.code, body[6::3]
-        elif segment.code == 0xDA and len(body) >= 6:
-            first, last, bits = (0, 63, 0) if frame in _SEQUENTIAL else body[-3:]
-            means_nothing = frame not in _HUFFMAN or all(
-                (first > 0 or bits >> 4 > 0 or first_symbols.get(table >> 4) == 0)
-                and (last == 0 or _ends_block(first_symbols.get(0x10 | table & 15)))
-                for table in body[2:-3:2]
-            )
-            scans.append(_Scan(body[1:-3:2], first, last, bits & 15, means_nothing, segment.body_end, segment.end))
-    return parts, scans
-
-
-def _first_symbols(body: bytes) -> Iterator[tuple[int, int]]:
-    # (class and number, first symbol) of the Huffman tables of one segment
-    at = 0
-    while at + 17 < len(body):
-        yield body[at], body[at + 17]
-        at += 17 + sum(body[at + 1 : at + 17])
-
-
-def _ends_block(symbol: int | None) -> bool:
-    # end of block, or in progressive files of a run of blocks; 0xF0 is a run of zeros inside the block
-    return symbol is None or (symbol & 15 == 0 and symbol != 0xF0)
-
-
-def _check_scans(data: bytes) -> None:
-    # raises where a scan has a hole, or is missing: the file was cut between two, and closed
-    parts, scans = _scans(data)
-    bits_left = {part: [16] * 64 for part in parts}
-    for scan in scans:
-        if not scan.zeros_mean_nothing and (hole := data.find(_HOLE, scan.begin, scan.end)) >= 0:
-            raise DecodeError(f"the JPEG is damaged: zero bytes instead of data from byte {hole}")
-        for part in scan.components:
-            left = bits_left.setdefault(part, [16] * 64)
-            left[scan.first : scan.last + 1] = [scan.bits_left] * (scan.last + 1 - scan.first)
-    if any(map(any, bits_left.values())):
-        raise TruncatedError("the JPEG is cut off: scans are missing")
 
 
 # --- PNG ---

@@ -7,7 +7,7 @@ are hidden, and a BatchSheet that names each image, and what stands in the place
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,8 @@ from mumtrain.curriculum import read_subset
 from mumtrain.loader import BadFrame, Loaded, Loader, open_frames
 from mumtrain.reading.frames import FrameTable
 from mumtrain.reading.view import Position, is_mirrored
-from mumtrain.reading.worker import Problem
 from mumtrain.recipes import recipe as recipe_of
-from mumtrain.sampler import Batch, Drawn, Sampler, open_sampler
+from mumtrain.sampler import Drawn, open_sampler
 from mumtrain.sheet import Group, Sheet, Tile, draw_sheet
 
 if TYPE_CHECKING:
@@ -123,20 +122,6 @@ class BatchSheet:
             yield [f"and {len(bad) - _MOST_NOTES} more"], None
 
 
-class _Recorder(Loader):
-    """A loader that knows which image each position of the batch got, in the end."""
-
-    def __init__(self, sampler: Sampler, frames: Sequence[FrameTable], config: Config) -> None:
-        super().__init__(sampler, frames, config, workers=0)
-        self.got: dict[int, tuple[int, int]] = {}  # position -> (dataset, frame_id)
-
-    def _read(self, batch: Batch, position: int, dataset: int, frame_id: int, flat: np.ndarray) -> Problem | None:
-        problem = super()._read(batch, position, dataset, frame_id, flat)
-        if problem is None:
-            self.got[position] = dataset, frame_id
-        return problem
-
-
 def batch(
     mix: Path,
     *,
@@ -166,19 +151,17 @@ def batch(
     opened = open_mix(Path(mix))
     sampler = open_sampler(opened, settings)
     frames = open_frames(opened)
-    loader = _Recorder(sampler, frames, settings)
-    with loader:
+    with Loader(sampler, frames, settings, workers=0) as loader:
         loaded = next(iter(loader.load([(step - 1, slot)])))
-        sequences = _sequences(loaded, opened, settings, frames, loader.got)
+        sequences = _sequences(loaded, opened, settings, frames)
         image = draw_sheet(sheet_of(loaded, opened, settings, sequences, source))
     with atomic_path(out) as temporary:
         image.save(temporary, format="PNG")
     return BatchSheet(path=str(out), step=step, slot=slot, views=loaded.batch.views, sequences=sequences)
 
 
-def _sequences(
-    loaded: Loaded, mix: Mix, config: Config, frames: Sequence[FrameTable], got: Mapping[int, tuple[int, int]]
-) -> tuple[ShownSequence, ...]:
+def _sequences(loaded: Loaded, mix: Mix, config: Config, frames: Sequence[FrameTable]) -> tuple[ShownSequence, ...]:
+    got = dict(enumerate(map(tuple, loaded.frames.reshape(-1, 2).tolist())))
     V, drawn = loaded.batch.views, loaded.batch.sequences
     bad: dict[int, BadFrame] = {one.position: one for one in reversed(loaded.bad)}  # the one drawn, not what was tried
     firsts = {

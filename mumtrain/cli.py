@@ -11,9 +11,10 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -106,12 +107,16 @@ def pretrain(
     try:
         folder = run(mix, recipe=recipe, set=set or [], out=out, resume=resume, device=device)
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
+        # a second one, while the interpreter shuts down, would end it as a signal does
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with suppress(OSError):
+            typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    typer.echo(folder)
-    # beside the folder's name, which a script may want by itself
-    typer.echo(f"next: {_command('reconstruct', str(folder), _IMAGES, '-o', 'reconstruction.png')}", err=True)
-    typer.echo("      (images of one scene; a run that was interrupted goes on with --resume)", err=True)
+    with suppress(OSError):  # days of training are no failure because nobody reads where they are
+        typer.echo(folder)
+        # beside the folder's name, which a script may want by itself
+        typer.echo(f"next: {_command('reconstruct', str(folder), _IMAGES, '-o', 'reconstruction.png')}", err=True)
+        typer.echo("      (images of one scene; a run that was interrupted goes on with --resume)", err=True)
 
 
 @app.command()

@@ -273,6 +273,7 @@ def validate(config: Config) -> Config:
         need(value >= 1, f"{key} must be at least 1, not {value}")
     for key, number in at_least_zero.items():
         need(number >= 0, f"{key} must not be negative, but is {number}")
+    need(data.frames_per_slot <= 1 << 20, f"data.frames_per_slot must be at most 1048576, not {data.frames_per_slot}")
     for key, number in (
         ("optim.lr", optim.lr),
         ("model.norm_eps", model.norm_eps),

@@ -20,6 +20,7 @@ from mumdata.errors import MumError
 from mumtrain.config import Config
 from mumtrain.masking import Masks, draw_masks
 from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.ring import check_ring, no_ring, ring_shape
 from mumtrain.reading.worker import DONE, Job, Problem, ViewReader
 from mumtrain.reading.workers import Workers, num_workers
 from mumtrain.sampler import Batch, Sampler
@@ -57,11 +58,15 @@ class Loaded:
     """The views of a slot, uint8 [B, V, 3, S, S] with channels last in memory; their masks; and their batch.
 
     `views` are a part of the loader's ring: they are valid until the loader is asked for the slot after the next.
+    `frames`, int32 [B, V, 2], says which image each view shows, as (dataset, frame_id): what the batch drew, or what
+    took the place of an image that could not be read. That may be any frame of the same sequence, so it can lie outside
+    of the window or beyond the overlap that the rules of `data` ask for; the same image again; or another sequence's.
     """
 
     batch: Batch
     views: np.ndarray
     masks: Masks
+    frames: np.ndarray
     num_read: int = 0
     bad: list[BadFrame] = field(default_factory=list)
 
@@ -75,7 +80,10 @@ class Loader:
     def __init__(
         self, sampler: Sampler, frames: Sequence[FrameTable], config: Config, *, workers: int | None = None
     ) -> None:
-        """`workers` replaces `data.workers`: 0 decodes in this process when a slot is asked for, -1 is automatic."""
+        """`workers` replaces `data.workers`: 0 decodes in this process when a slot is asked for, -1 is automatic.
+
+        Raises ConfigError where there is not the memory for the ring.
+        """
         if workers is not None:
             config = replace(config, data=replace(config.data, workers=workers))
         self.sampler, self.frames, self.config = sampler, tuple(frames), config
@@ -88,8 +96,11 @@ class Loader:
         if self._workers is not None:
             self.ring = self._workers.ring
         else:
-            side = config.data.size
-            self.ring = np.empty((buffers, config.data.frames_per_slot, side, side, 3), np.uint8)
+            check_ring(config, buffers)
+            try:
+                self.ring = np.empty(ring_shape(config, buffers), np.uint8)
+            except MemoryError as error:
+                raise no_ring(config, buffers, error) from error
         self._slots: Slots | None = None
         self._num_jobs = 0
         self._jobs: dict[int, _Queued] = {}
@@ -126,10 +137,7 @@ class Loader:
         queued = _Queued(batch, buffer)
         if self._workers is None:
             return queued
-        frames = np.empty((len(batch.sequences) * batch.views, 2), np.int32)
-        for number, drawn in enumerate(batch.sequences):
-            of_sequence = frames[number * batch.views : (number + 1) * batch.views]
-            of_sequence[:, 0], of_sequence[:, 1] = drawn.dataset, drawn.frame_ids
+        frames = _frames_of(batch).reshape(-1, 2)
         for first in range(0, len(frames), self._workers.frames_per_job):
             self._num_jobs += 1
             some = frames[first : first + self._workers.frames_per_job]
@@ -167,7 +175,8 @@ class Loader:
         # drawn before waiting: the workers are not held up by it
         masks = draw_masks(self.config.mask, B, V, patches, seed=self.config.seed, step=batch.step, slot=batch.slot)
         flat = self.ring[queued.buffer, : B * V]
-        loaded = Loaded(batch, flat.reshape(B, V, *flat.shape[1:]).transpose(0, 1, 4, 2, 3), masks)
+        views = flat.reshape(B, V, *flat.shape[1:]).transpose(0, 1, 4, 2, 3)
+        loaded = Loaded(batch, views, masks, _frames_of(batch))
         if self._workers is None:
             for position in range(B * V):
                 drawn = batch.sequences[position // V]
@@ -232,6 +241,7 @@ class Loader:
     def _try(self, loaded: Loaded, flat: np.ndarray, position: int, dataset: int, frame_id: int) -> bool:
         # read a substitute here; True where it is bad as well
         loaded.num_read += 1
+        loaded.frames[position // loaded.batch.views, position % loaded.batch.views] = dataset, frame_id
         problem = self._read(loaded.batch, position, dataset, frame_id, flat)
         if problem is not None:
             loaded.bad.append(self._bad_frame(loaded.batch, position, dataset, frame_id, problem))
@@ -266,6 +276,14 @@ class Loader:
 def open_frames(mix: Mix) -> list[FrameTable]:
     """Map the frames of a mix's datasets, in their order; LayoutError where a root is not known."""
     return [FrameTable.open(dataset.name, dataset_root(dataset), frames_twin(dataset)) for dataset in mix.datasets]
+
+
+def _frames_of(batch: Batch) -> np.ndarray:
+    # what a batch drew, int32 [B, V, 2]: dataset and frame_id
+    frames = np.empty((len(batch.sequences), batch.views, 2), np.int32)
+    for of_sequence, drawn in zip(frames, batch.sequences, strict=True):
+        of_sequence[:, 0], of_sequence[:, 1] = drawn.dataset, drawn.frame_ids
+    return frames
 
 
 @dataclass

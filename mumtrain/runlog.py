@@ -1,7 +1,7 @@
 """What a run writes about itself while it trains.
 
 In: losses (left on the device until they are needed) and what the loader met. Out: metrics.jsonl, tensorboard/,
-quarantine-<rank>.jsonl and a progress bar on standard error.
+quarantine-<rank>.jsonl and a progress bar on standard error, which a run does not depend on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -53,13 +54,15 @@ class RunLog:
         known = _drop_lines_after(self._quarantine_path, start)
         self._told = {(line["dataset"], line["archive"], line["path"]) for line in known}
         self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else None)
+        self._replaced: dict[tuple[int, int], np.ndarray] = {}
+        shown = _Shown(sys.stderr)
         self._bar = tqdm(
             total=config.steps,
             initial=start,
             unit="step",
-            file=sys.stderr,
+            file=shown,
             # a log file gets a line now and then, a terminal a moving bar
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            mininterval=0.5 if shown.isatty() else 30.0,
             dynamic_ncols=True,
         )
 
@@ -90,6 +93,7 @@ class RunLog:
         self.frames_read += loaded.num_read
         self.bad_frames += len(loaded.bad)
         if loaded.bad:
+            self._replaced[loaded.batch.step, loaded.batch.slot] = loaded.frames
             self._quarantine(loaded.bad)
         data = self.config.data
         if self.frames_read >= data.bad_frame_grace and self.bad_frames > data.bad_frame_rate * self.frames_read:
@@ -116,6 +120,13 @@ class RunLog:
         """Take a step's loss, a scalar that may still be on its way on the device."""
         self._losses.append(loss)
         self._bar.update()
+
+    def replaced(self, step: int, slot: int) -> np.ndarray | None:
+        """Return `Loaded.frames` of a slot since the last line in which images were replaced; None for any other.
+
+        `step` counts from 0.
+        """
+        return self._replaced.get((step, slot))
 
     def first_bad_loss(self) -> tuple[int, float] | None:
         """Return (step, loss) of the first loss since the last line that is no finite number; waits for the device."""
@@ -151,7 +162,40 @@ class RunLog:
                 self._tensorboard.add_scalar(name, value, step)
         self._bar.set_postfix(loss=f"{line['loss']:.4f}", lr=f"{lr:.2e}", refresh=False)
         self._losses, self._views, self._num_views, self._wait_s = [], [], 0, 0.0
+        self._replaced.clear()
         self._since, self._first_step = time.perf_counter(), step + 1
+
+
+class _Shown:
+    """Standard error for a progress bar: nothing is written any more once its reader has gone or it was closed."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> None:
+        self._do("write", text)
+
+    def flush(self) -> None:
+        self._do("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._do("isatty"))
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError("no stream")
+        return self._stream.fileno()
+
+    def _do(self, name: str, *arguments: str) -> Any:
+        # a training run of days must not end with the terminal, pipe or disk that its bar is shown on
+        if self._stream is None:
+            return None
+        try:
+            return getattr(self._stream, name)(*arguments)
+        except (OSError, ValueError):
+            self._stream = None
+            return None
 
 
 def _drop_lines_after(path: Path, step: int) -> list[dict[str, Any]]:

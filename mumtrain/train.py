@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,7 +38,7 @@ from mumtrain.optim import build_optimizer, lr_at, set_lr
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.runlog import RunLog
 from mumtrain.runtime import Runtime, select_runtime
-from mumtrain.sampler import open_sampler
+from mumtrain.sampler import Drawn, open_sampler
 
 __all__ = ["pretrain", "Trainer", "slot_loss", "grad_norm"]
 
@@ -146,7 +147,7 @@ class Trainer:
         log.add_step(total)
         # the one place that waits for the device: on CUDA only now and then, on the processor it costs nothing
         if (logs or saves or self.runtime.device.type == "cpu") and (bad := log.first_bad_loss()):
-            raise self._diverged(*bad)
+            raise self._diverged(log, *bad)
         if norm is not None:
             log.write(done, self.optimizer.param_groups[0]["lr"], float(norm))
         if saves:
@@ -154,19 +155,22 @@ class Trainer:
             save_checkpoint(self.run, done, self.model, self.optimizer, config, self.mix.content_digest, state)
             prune_checkpoints(self.run, config.checkpoint.keep)
 
-    def _diverged(self, done: int, loss: float) -> MumError:
-        # what the step read can be told again, as it is a function of the step
+    def _diverged(self, log: RunLog, done: int, loss: float) -> MumError:
+        # what the step drew can be told again, as it is a function of the step; what took the place of broken images
+        # is known from when it was read
         slots = []
         for slot in range(self.config.data.slots):
             batch = self.sampler.batch(done - 1, slot)
+            replaced = log.replaced(done - 1, slot)
             sequences = [
                 {
                     "dataset": self.frames[drawn.dataset].name,
                     "sequence": drawn.sequence,
                     "frame_ids": drawn.frame_ids.tolist(),
                     "paths": [self.frames[drawn.dataset].row(int(f))["path"] for f in drawn.frame_ids],
+                    "substitutes": [] if replaced is None else self._substitutes(drawn, replaced[number]),
                 }
-                for drawn in batch.sequences
+                for number, drawn in enumerate(batch.sequences)
             ]
             slots.append({"slot": slot, "views": batch.views, "sequences": sequences})
         told = {"step": done, "loss": str(loss), "lr": lr_at(self.config, done - 1), "slots": slots}
@@ -176,6 +180,19 @@ class Trainer:
             f"step {done}: the loss is {loss}, no longer a number; what it read stands in {path}; lower optim.lr "
             f"(peak {self.config.optim.lr:g} x slots x frames / 256) or lengthen optim.warmup_steps"
         )
+
+    def _substitutes(self, drawn: Drawn, shown: np.ndarray) -> list[dict[str, Any]]:
+        # the images that views of a sequence show, int32 [V, 2], where they are others than those drawn
+        return [
+            {
+                "view": view,
+                "dataset": self.frames[dataset].name,
+                "frame_id": frame_id,
+                "path": self.frames[dataset].row(frame_id)["path"],
+            }
+            for view, (dataset, frame_id) in enumerate(shown.tolist())
+            if (dataset, frame_id) != (drawn.dataset, int(drawn.frame_ids[view]))
+        ]
 
 
 def slot_loss(model: nn.Module, slot: Slot, runtime: Runtime) -> torch.Tensor:

@@ -68,6 +68,7 @@ def test_settings_are_read_by_the_type_of_their_field() -> None:
         ("mask.ratio=-0.5", "between 0 and 1"),
         ("optim.betas=0.9,1.0", "[0, 1)"),
         ("optim.weight_decay=-1", "must not be negative"),
+        ("data.frames_per_slot=1000000000000", "at most 1048576"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_told_in_one_line(setting: str, told: str) -> None:

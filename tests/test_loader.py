@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mumtrain.loader
+import mumtrain.reading.decode
 import mumtrain.reading.frames
 import mumtrain.reading.worker
 import mumtrain.reading.workers
@@ -37,7 +38,8 @@ from mumdata.errors import CatalogError, ConfigError, DecodeError, LayoutError, 
 from mumtrain.config import Config, apply
 from mumtrain.loader import Loaded, Loader
 from mumtrain.reading.frames import FrameTable
-from mumtrain.reading.worker import BAD, BUG, DONE, Job, Result
+from mumtrain.reading.ring import memory_size
+from mumtrain.reading.worker import BAD, BUG, DONE, MOST_JOB_FRAMES, Job, Result
 from mumtrain.reading.workers import Workers, num_workers
 from mumtrain.recipes import recipe
 from mumtrain.sampler import Batch, Drawn
@@ -515,7 +517,113 @@ def test_messages() -> None:
         assert Result.unpacked(Result(BAD, 7, 3, text).packed()) == Result(BAD, 7, 3, text)
     long = Result.unpacked(Result(BUG, 7, 3, "begin" + "x" * 10**6 + "end").packed()).text
     assert len(long) < 10_000
+    for cut in (job.packed()[:-8], job.packed()[:-3], job.packed()[:9], b""):
+        with pytest.raises(ValueError, match="message"):
+            Job.unpacked(cut)
+    with pytest.raises(ValueError, match="message"):
+        Result.unpacked(b"123")
+    with pytest.raises(ValueError, match="message"):
+        Job(1, 0, 0, 1, 0, 0, np.zeros((MOST_JOB_FRAMES + 1, 2), np.int32)).packed()
     assert (long[:5], long[-3:]) == ("begin", "end")
+
+
+def test_slots_of_very_many_frames(tmp_path: Path) -> None:
+    names = photos(tmp_path, 1)
+    config = small("data.size=16", "model.patch=8", "data.frames_per_slot=40000", "data.prefetch=30", "data.workers=1")
+    workers = Workers([FrameTable("toy", tmp_path, table_of(names))], config, num=1, buffers=32)
+    try:
+        num = workers.frames_per_job
+        assert 1000 < num <= MOST_JOB_FRAMES
+        workers.submit(Job(1, 0, 0, 1, 31, 0, np.zeros((num, 2), np.int32)))
+        found: list[Result] = []
+        while not found:
+            found = workers.results(0.1)
+        assert found == [Result(DONE, 1)]
+        assert all(workers.ring[31, place].std() > 10 for place in (0, num // 2, num - 1))
+    finally:
+        workers.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_ring_beyond_the_machine_is_refused_first(tmp_path: Path, workers: int) -> None:
+    names = photos(tmp_path, 2)
+    with pytest.raises(
+        ConfigError, match=r"would take [\d,.]+ GiB .*data\.frames_per_slot=1000000000000.* more than the [\d.]+ GiB"
+    ) as told:
+        make_loader(tmp_path, [names], "data.frames_per_slot=1000000000000", f"data.workers={workers}")
+    assert ("data.prefetch" in str(told.value)) == (workers == 1)
+
+
+def test_the_memory_that_a_process_may_use() -> None:
+    size = memory_size()
+    assert size is not None
+    assert 1 << 26 < size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_ring_that_cannot_be_allocated(tmp_path: Path) -> None:
+    photos(tmp_path, 2)
+    text = f"""
+import resource, sys
+sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
+from pathlib import Path
+from tests.test_loader import make_loader
+from mumdata.errors import ConfigError
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    make_loader(Path({str(tmp_path)!r}), [["a/0.jpg", "a/1.jpg"]], "data.workers=1")
+except ConfigError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert told.stderr == ""
+    for word in ("data.prefetch", "data.frames_per_slot", "data.size", "ulimit -f", "data.workers=0", "MiB"):
+        assert word in told.stdout
+
+
+def test_more_archives_than_files_that_may_be_open(tmp_path: Path) -> None:
+    names = [f"{number}.tar" for number in range(50)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes([number] * 9))
+    (tmp_path / "own.jpg").write_bytes(b"own file")
+    text = f"""
+import resource, sys
+sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
+from pathlib import Path
+from tests.test_loader import table_of
+from mumdata.errors import MumError
+from mumtrain.reading import frames
+names = {names!r}
+columns = dict(archive=names, codec=["stored"] * 50, offset=[0] * 50, bytes=[9] * 50)
+table = frames.FrameTable("toy", Path({str(tmp_path)!r}), table_of([f"{{n}}/a.jpg" for n in names], **columns))
+alone = frames.FrameTable("toy", Path({str(tmp_path)!r}), table_of(["own.jpg"]))
+resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+for _ in range(2):
+    for number in range(50):
+        assert table.read_patiently(table.frame(number)) == bytes([number] * 9)
+        assert alone.read_patiently(alone.frame(0)) == b"own file"
+assert len(frames._archives._open) > 4
+held = []
+try:
+    while True:
+        held.append(open("/dev/null"))
+except OSError:
+    pass
+assert alone.read_patiently(alone.frame(0)) == b"own file"  # archives gave way
+frames.forget_archives()
+try:
+    while True:
+        held.append(open("/dev/null"))
+except OSError:
+    pass
+frames.RETRY_PAUSES_S = ()
+try:
+    alone.read_patiently(alone.frame(0))
+except MumError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert told.stderr == ""
+    assert "own.jpg of toy: Too many open files; raise 'ulimit -n'" in told.stdout
 
 
 # ---- bad images
@@ -593,6 +701,7 @@ def test_which_images_substitute(tmp_path: Path) -> None:
                 wanted.append(frame)
             shown = (item.views[number].mean((1, 2, 3)) - 10) / 30
             assert shown.tolist() == wanted
+            assert item.frames[number].tolist() == [[0, frame] for frame in wanted]
     assert repeats > 5
 
 
@@ -650,6 +759,18 @@ def test_a_worker_that_crashes_tells_its_image(tmp_path: Path, capfd: Any) -> No
     os.kill(workers.pids[0], signal.SIGCONT)
     with pytest.raises(MumError, match=r"ended by SIGBUS at toy: a/0\.jpg in some\.tar; check that file"):
         deque(iter(lambda: workers.results(0.1), None), maxlen=0)
+
+
+def test_a_crash_of_a_muted_decoder_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "a.png", 40, 36)
+    monkeypatch.setattr(mumtrain.reading.decode.images, "decode", lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))
+    loader = make_loader(tmp_path, [["a.png"]], "data.workers=1", "data.start_method=fork", "data.views_min=1")
+    with pytest.raises(MumError, match=r"SIGSEGV at toy: a\.png"):
+        load(loader)
+    assert "Segmentation fault" in capfd.readouterr().err
 
 
 def test_an_image_that_does_not_come_is_told(

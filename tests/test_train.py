@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import pickle
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +250,31 @@ def test_training_stops_where_too_many_images_are_bad(
     }
     with pytest.raises(MumError, match=r"images read are broken or missing.*bad_frame_rate=0\.01.*realestate10k: "):
         run(mix_path, tmp_path / "strict", "steps=200", "data.bad_frame_grace=50")
+
+
+class Closed(io.StringIO):
+    """A terminal whose reader has gone after some text."""
+
+    def write(self, text: str) -> int:
+        if self.tell() > 5:
+            raise BrokenPipeError
+        return super().write(text)
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Closed, None, io.StringIO])
+def test_a_run_does_not_need_standard_error(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Any] | None
+) -> None:
+    shown: Any = stream() if stream else None
+    if stream is io.StringIO:
+        shown.close()
+    monkeypatch.setattr(sys, "stderr", shown)
+    folder = run(mix_path, tmp_path / "run")
+    assert metrics(folder)[-1]["step"] == 8
+    assert list_checkpoints(folder)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(mix_path: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import cv2
@@ -21,6 +23,7 @@ from mumdata import rng
 from mumdata.errors import DecodeError, TruncatedError
 from mumdata.headers import Header, read_header
 from mumdata.images import decode
+from mumdata.verify_image import verify
 from mumtrain.config import DataConfig
 from mumtrain.reading.crops import crop_box, on_grid, resized, shrinkage, stored_box
 from mumtrain.reading.decode import decode_box
@@ -486,6 +489,82 @@ def test_a_jpeg_whose_rest_is_missing_is_no_grey_picture(size: int, options: tup
     drawn(data, whole_frame)
     with pytest.raises(TruncatedError, match="premature end"):
         drawn(cut, whole_frame)
+
+
+WHOLE = replace(RANDOM, size=64, crop_area=(1.0, 1.0), crop_aspect=(1.28, 1.28))
+SKY = replace(RANDOM, size=16, crop_area=(0.02, 0.02), crop_aspect=(1.0, 1.0))  # small boxes: decoding ends early
+
+
+def test_bytes_left_over_are_damage_unless_few_or_zeros() -> None:
+    """A decoder that lost its place reaches the last block too early, and only says that bytes are left over."""
+    data = jpeg(photo_like(256, 200), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS["444"])
+    clean = drawn(data, WHOLE)
+    for left_over in (b"\x5a", b"\x5a\xa5", bytes(40)):
+        assert (drawn(data[:-2] + left_over + b"\xff\xd9", WHOLE) == clean).all()
+    for left_over in (b"\x5a" * 30, b"\x5a" * 100, bytes(39) + b"\x5a"):
+        with pytest.raises(DecodeError, match=r"damaged.* \d+ extraneous bytes before marker 0xd9"):
+            drawn(data[:-2] + left_over + b"\xff\xd9", WHOLE)
+    # where decoding ends early, bytes are left over of course
+    assert (drawn(data, SKY, 3) == drawn(data[:-2] + b"\x5a" * 30 + b"\xff\xd9", SKY, 3)).all()
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("config", [WHOLE, SKY])
+def test_holes_of_zero_bytes_are_found_where_verification_finds_them(config: DataConfig, progressive: int) -> None:
+    data = jpeg(photo_like(256, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
+    begin = data.index(b"\xff\xda") + 14
+    found = 0
+    for number, place in enumerate(range(begin, len(data) - 1200, 997)):
+        drawn(data, config, number)
+        damaged = data[:place] + bytes(1024) + data[place + 1024 :]
+        try:
+            drawn(damaged, config, number)
+        except DecodeError:
+            found += 1
+            assert verify(damaged).status in ("truncated", "unreadable")
+        else:
+            assert verify(damaged).status == "ok"
+    assert found > 5
+
+
+def test_what_the_decoder_stops_at_is_damage() -> None:
+    """OpenCV gives a picture whose rest is grey where libjpeg meets a marker that it does not know."""
+    data = jpeg(photo_like(256, 200))
+    middle = len(data) // 2
+    for marker in (b"\xff\x02\0\2", b"\xff\xf7\0\2", b"\xff\xd8"):
+        damaged = data[:middle] + marker + data[middle + len(marker) :]
+        for config in (WHOLE, SKY):
+            with pytest.raises(DecodeError, match="damaged"):
+                drawn(damaged, config)
+
+
+def test_decoders_are_not_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    picture = photo_like(200, 150)
+    data, png = jpeg(picture), bytearray(encoded(picture, ".png"))
+    png[len(png) // 2] ^= 255
+    drawn(_samsung(data), PLAIN)  # OpenCV decodes it, and libjpeg complains
+    with pytest.raises(DecodeError):
+        drawn(bytes(png[:-100]) + bytes(88) + bytes(png[-12:]), PLAIN)
+    drawn(_odd_version(data), PLAIN)
+    assert capfd.readouterr().err == ""
+    # many threads at once, some of them failing, and it is heard again
+    damaged = [bytes(png), encoded(picture, ".png")] * 20
+
+    def tried(data: bytes) -> None:
+        with suppress(DecodeError):
+            drawn(data)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tried, damaged))
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def _samsung(data: bytes) -> bytes:
+    # a sequential scan's parameters are 0, 63, 0; some phones write zeros
+    at = data.index(b"\xff\xda")
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[: end - 3] + bytes(3) + data[end:]
 
 
 def test_data_of_another_size_than_its_header_is_an_error() -> None:

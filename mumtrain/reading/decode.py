@@ -1,7 +1,12 @@
 """One part of an encoded picture, decoded at a fraction of its size.
 
 In: the bytes of an image file, what its header says, and a box. Out: the box's pixels, uint8 RGB; a DecodeError for
-what is damaged or cut off. JPEG, the usual case, is decoded at the scale that is asked for, and not beyond the box.
+what is seen to be damaged or cut off. JPEG, the usual case, is decoded at the scale that is asked for, and not beyond
+the box.
+
+What is seen: all that OpenCV refuses, and of a JPEG whatever its decoder complains of on its way to the box and, where
+it its pixels are zero bytes. JPEG has no checksum, and damage of some bytes may leave a valid file with
+wrong pixels; damage beyond the box is not met. `mumdata index NAME --verify decode` reads whole files and sees more.
 """
 
 from __future__ import annotations
@@ -15,17 +20,26 @@ import numpy as np
 from mumdata import images
 from mumdata.errors import DecodeError, TruncatedError
 from mumdata.headers import Header
+from mumdata.jpeg_scans import HOLE, check_scans
 from mumtrain.reading.crops import Box
+from mumtrain.reading.quiet import quiet
 from mumtrain.reading.scratch import scratch
 
 __all__ = ["decode_box"]
 
-# Complaints of libjpeg that mean lost pixels, which it fills in. Others are of odd headers and of what it does not
-# know; those files are left to OpenCV, which reads more kinds and does not complain.
+# Complaints of libjpeg on its way through the scans that are about how a file is written, not about its pixels: odd
+# values, kinds that simplejpeg does not know. These files are left to OpenCV, which reads more kinds; as are those with
+# complaints about what stands before the first scan.
+_ODD = re.compile("SOS parameters|subsampling|color conversion|colorspace|precision", re.IGNORECASE)
+
+# Complaints that mean lost pixels wherever they come.
 _DAMAGE = re.compile("premature end|bad huffman|bad arithmetic|instead of RST", re.IGNORECASE)
 
-# what libjpeg says at the end of a scan that it has not read to its end
-_UNREAD = "extraneous bytes before marker"
+# What libjpeg says where data are left over before a marker: it has lost its place, or was told to stop early. One or
+# two bytes are usual with webcams and some editors, and some cameras fill up the end with zeros; as for
+# `mumdata.verify_image`.
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_HARMLESS = 2
 
 # fewer rows below a box than this are decoded with it: to leave them out costs a copy of the file
 _FEW_ROWS = 16
@@ -53,7 +67,8 @@ def decode_box(data: bytes, header: Header, box: Box, step: int) -> np.ndarray:
     if header.kind == "JPEG" and "cmyk" not in header.traits:
         decoded = _jpeg(data, header, scale, box[1] + box[3])
     if decoded is None:
-        decoded = images.decode(data, header, scale), scale
+        with quiet():
+            decoded = images.decode(data, header, scale), scale
         if decoded[0].shape != _shape(header.width, header.height, scale):
             told = f"{header.width} x {header.height}"
             raise DecodeError(f"the {header.kind} data has another size than its header, which says {told}")
@@ -79,8 +94,11 @@ def _jpeg(data: bytes, header: Header, scale: int, num_rows: int) -> tuple[np.nd
     import simplejpeg
 
     height, shortened = header.height, None
+    has_hole = HOLE in data
+    if has_hole:
+        check_scans(data)
     num_rows += 2 * scale  # colours are interpolated from the rows below as well
-    if height - num_rows >= _FEW_ROWS:
+    if height - num_rows >= _FEW_ROWS and not has_hole:
         shortened = _shortened(data, header, num_rows)
     if shortened is not None:
         data, height = shortened, num_rows
@@ -97,13 +115,24 @@ def _jpeg(data: bytes, header: Header, scale: int, num_rows: int) -> tuple[np.nd
         simplejpeg.decode_jpeg(data, "RGB", buffer=image, **size)
     except ValueError as error:
         complaint = str(error)
-        if _DAMAGE.search(complaint):
-            is_cut = "premature end" in complaint.lower()
-            raise (TruncatedError if is_cut else DecodeError)(f"the JPEG is damaged: {complaint}") from error
-        # only the first complaint is told: were pixels lost before, it would be another
-        if shortened is None or not in_scans or _UNREAD not in complaint:
+        # only the first complaint is told, and the pixels are there: were some lost before, it would be another
+        if in_scans and _is_harmless(complaint, data, shortened is not None):
+            return image, scale
+        if not _DAMAGE.search(complaint) and (not in_scans or _ODD.search(complaint)):
             return None
+        is_cut = "premature end" in complaint.lower()
+        raise (TruncatedError if is_cut else DecodeError)(f"the JPEG is damaged: {complaint}") from error
     return image, scale
+
+
+def _is_harmless(complaint: str, data: bytes, is_shortened: bool) -> bool:
+    found = _LEFT_OVER.search(complaint)
+    if found is None:
+        return False
+    num, marker = int(found[1]), found[2]
+    if is_shortened or (num <= _HARMLESS and "d0" <= marker <= "d9"):
+        return True
+    return marker == "d9" and num < len(HOLE) and bytes(num) + b"\xff\xd9" in data
 
 
 def _shortened(data: bytes, header: Header, num_rows: int) -> bytes | None:

@@ -7,6 +7,7 @@ Python object for any other; and the bytes of its image file. Nothing outside th
 from __future__ import annotations
 
 import bisect
+import errno
 import itertools
 import mmap
 import os
@@ -38,6 +39,9 @@ RETRY_PAUSES_S = (0.05, 0.25, 1.0)
 _MOST_ARCHIVES = 64
 _TRUSTED_S = 1.0
 
+# errors of a process, or a system, that has as many files open as it may
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
 # an image file of more bytes than this is refused before anything is allocated; `mumdata.images` unpacks no more either
 _MOST_BYTES = 1 << 28
 
@@ -65,7 +69,10 @@ class FrameTable:
 
     @classmethod
     def open(cls, name: str, root: Path, twin: Path) -> FrameTable:
-        """Open the twin of a dataset's frames; CatalogError where it is not a whole Arrow file."""
+        """Open the twin of a dataset's frames; CatalogError where it is not a whole Arrow file.
+
+        It stays open; MumError where the process may not open another.
+        """
         try:
             with open(twin, "rb") as file:
                 whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
@@ -73,6 +80,8 @@ class FrameTable:
             opened = cls(name, root, table)
             read = _of_file(_OpenFile(str(twin)), whole)
         except (OSError, ValueError, DecodeError) as error:  # ValueError: of an empty file, and Arrow's own
+            if isinstance(error, OSError) and error.errno in _TOO_MANY:
+                raise MumError(f"cannot open {twin}: {error.strerror}; raise 'ulimit -n'") from error
             raise CatalogError(f"{twin} is not a whole Arrow file; delete it, it is built anew ({error})") from error
         opened.twin, opened._cells = Path(twin), [_chunked(table.column(name), read) for name in COLUMNS]
         return opened
@@ -99,9 +108,17 @@ class FrameTable:
 
         A file of its own is read whole, as it may have been replaced since it was indexed. A stored member of an
         archive is one positioned read; archives stay open, and one that was replaced is opened anew within a second.
-        Raises DecodeError where the bytes are not there or cannot be unpacked, LayoutError where a path leaves the
-        root, and lets OSError pass.
+        Where the process may not open another file, archives are closed for it. Raises DecodeError where the bytes are
+        not there or cannot be unpacked, LayoutError where a path leaves the root, and lets OSError pass.
         """
+        while True:
+            try:
+                return self._read(frame)
+            except OSError as error:
+                if error.errno not in _TOO_MANY or not _archives.shrink():
+                    raise
+
+    def _read(self, frame: Frame) -> bytes:
         path, archive, codec, offset, count = frame[:5]
         if archive is None:
             try:
@@ -130,6 +147,11 @@ class FrameTable:
                     _archives.drop(str(inside(self.root, frame.archive)))
                 if isinstance(error, FileNotFoundError | NotADirectoryError) and self.root.is_dir():
                     raise FileNotFoundError(error.errno, "no such file", error.filename) from error
+                if error.errno in _TOO_MANY and pause is None:
+                    raise MumError(
+                        f"cannot open {frame.archive or frame.path} of {self.name}: {error.strerror or error}; raise "
+                        "'ulimit -n', then continue with --resume"
+                    ) from error
                 if pause is None:
                     raise MumError(
                         f"cannot read {frame.archive or frame.path} of {self.name} under {self.root}: "
@@ -253,6 +275,7 @@ class _Archives:
     def __init__(self) -> None:
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
+        self._most = _MOST_ARCHIVES
 
     def get(self, path: str) -> _OpenFile:
         """Return the open archive; one that another file has taken the place of is opened anew."""
@@ -266,9 +289,21 @@ class _Archives:
             if known is None:
                 known = self._open[path] = _OpenFile(path)
             self._open.move_to_end(path)
-            if len(self._open) > _MOST_ARCHIVES:
+            if len(self._open) > self._most:
                 self._open.popitem(last=False)
             return known
+
+    def shrink(self) -> bool:
+        """Close the half of the archives that was read longest ago, and hold no more from now on.
+
+        False where none was open. For a process that may open fewer files than this cache would hold.
+        """
+        with self._lock:
+            had = len(self._open)
+            self._most = max(1, had // 2)
+            while len(self._open) > had // 2:
+                self._open.popitem(last=False)
+            return had > 0
 
     def drop(self, path: str) -> None:
         """Forget an archive that could not be read, so that the next try opens it anew."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import mmap
 import os
 import signal
@@ -26,6 +27,7 @@ import pyarrow as pa
 from mumdata.errors import DecodeError, MumError
 from mumtrain.config import Config, from_dict, to_dict
 from mumtrain.reading.frames import FrameTable
+from mumtrain.reading.ring import ring_shape
 from mumtrain.reading.view import Position, draw_view
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Result",
     "Setup",
     "ViewReader",
+    "MOST_JOB_FRAMES",
     "main",
     "map_ring",
 ]
@@ -53,8 +56,11 @@ QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SI
 _MOST_TEXT = 1 << 13
 _MOST_MESSAGE = 1 << 16
 
-_JOB = struct.Struct("<QqqIII")
+_JOB = struct.Struct("<QqqIIII")
 _RESULT = struct.Struct("<BQI")
+
+# frames that fit into the message of one job
+MOST_JOB_FRAMES = (_MOST_MESSAGE - _JOB.size) // 8
 
 
 class Problem(NamedTuple):
@@ -76,13 +82,19 @@ class Job(NamedTuple):
     frames: np.ndarray  # int32 [N, 2]
 
     def packed(self) -> bytes:
-        """Return the job as a message."""
-        return _JOB.pack(*self[:6]) + np.ascontiguousarray(self.frames, np.int32).tobytes()
+        """Return the job as a message; ValueError for one of more than `MOST_JOB_FRAMES`."""
+        if len(self.frames) > MOST_JOB_FRAMES:
+            raise ValueError(f"a job of {len(self.frames)} frames, {MOST_JOB_FRAMES} fit into a message")
+        return _JOB.pack(*self[:6], len(self.frames)) + np.ascontiguousarray(self.frames, np.int32).tobytes()
 
     @classmethod
     def unpacked(cls, message: bytes) -> Job:
-        """Return the job of a message."""
-        number, step, slot, views, buffer, first = _JOB.unpack_from(message)
+        """Return the job of a message; ValueError for one that is cut off."""
+        if len(message) < _JOB.size:
+            raise ValueError(f"a job's message of {len(message)} bytes")
+        number, step, slot, views, buffer, first, num_frames = _JOB.unpack_from(message)
+        if len(message) != _JOB.size + 8 * num_frames:
+            raise ValueError(f"job {number}: {num_frames} frames in a message of {len(message)} bytes")
         frames = np.frombuffer(message, np.int32, offset=_JOB.size).reshape(-1, 2)
         return cls(number, step, slot, views, buffer, first, frames)
 
@@ -104,7 +116,9 @@ class Result(NamedTuple):
 
     @classmethod
     def unpacked(cls, message: bytes) -> Result:
-        """Return the result of a message."""
+        """Return the result of a message; ValueError for one that is cut off."""
+        if len(message) < _RESULT.size:
+            raise ValueError(f"a result's message of {len(message)} bytes")
         kind, job, place = _RESULT.unpack_from(message)
         return cls(kind, job, place, message[_RESULT.size :].decode("utf-8", "surrogatepass"))
 
@@ -195,9 +209,8 @@ def map_ring(number: int, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 
     A worker notes the job and the place in it, so that after its sudden death it can be told which image it was at.
     """
-    data = setup.config.data
-    shape = (setup.buffers, data.frames_per_slot, data.size, data.size, 3)
-    num_bytes = int(np.prod(shape, dtype=np.int64))
+    shape = ring_shape(setup.config, setup.buffers)
+    num_bytes = math.prod(shape)
     notes_at = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
     total = notes_at + setup.workers * 16
     if os.fstat(number).st_size < total:
@@ -214,7 +227,7 @@ def map_ring(number: int, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 def main(which: int, jobs_number: int, results_number: int, ring_number: int, setup_number: int) -> None:
     """Work on jobs until the training process closes its end of the sockets, or is no more."""
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
-    faulthandler.enable()  # a decoder that crashes tells where
+    faulthandler.enable(_errors())  # a decoder that crashes tells where
     jobs, results = socket.socket(fileno=jobs_number), socket.socket(fileno=results_number)
     parent = os.getppid()
     try:
@@ -227,13 +240,15 @@ def main(which: int, jobs_number: int, results_number: int, ring_number: int, se
         _send(results, _told(error, 0), parent)
         return
     while (message := _received(jobs, parent)) is not None:
-        job = Job.unpacked(message)
+        number = 0
         try:
+            job = Job.unpacked(message)
+            number = job.number
             _work(job, reader, ring, notes[which], results, parent)
         except (BrokenPipeError, ConnectionError):
             return
         except Exception as error:
-            _send(results, _told(error, job.number), parent)
+            _send(results, _told(error, number), parent)
 
 
 def _work(
@@ -284,6 +299,14 @@ def _send(results: socket.socket, result: Result, parent: int) -> None:
         except BlockingIOError:  # a second has passed
             continue
     raise BrokenPipeError
+
+
+def _errors() -> int:
+    # standard error, also while a decoder must not be heard; or nothing, where it is closed
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _one_thread() -> None:

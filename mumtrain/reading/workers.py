@@ -28,7 +28,8 @@ from mumdata.errors import ConfigError, MumError
 from mumtrain.config import Config
 from mumtrain.reading import worker
 from mumtrain.reading.frames import FrameTable, forget_archives
-from mumtrain.reading.worker import BAD, BUG, DONE, FAILED, QUIET, Job, Result, Setup, map_ring
+from mumtrain.reading.ring import check_ring, no_ring
+from mumtrain.reading.worker import BAD, BUG, DONE, FAILED, MOST_JOB_FRAMES, QUIET, Job, Result, Setup, map_ring
 
 __all__ = ["JOB_FRAMES", "Workers", "num_workers"]
 
@@ -65,14 +66,18 @@ class Workers:
     """
 
     def __init__(self, frames: Sequence[FrameTable], config: Config, *, num: int, buffers: int) -> None:
-        """Start `num` processes by `data.start_method`. Raises ConfigError where the system lacks what they need."""
+        """Start `num` processes by `data.start_method`. Raises ConfigError where the system lacks what they need, or
+        the memory for the ring.
+        """
         if not hasattr(socket, "SOCK_SEQPACKET") or not hasattr(os, "memfd_create"):
             raise ConfigError("decoding processes need Linux; set data.workers=0")
         self.frames = tuple(frames)
         self._under_way: dict[int, Job] = {}
         self._unsent: deque[Job] = deque()
         self._checked_s = 0.0
-        self.frames_per_job = max(JOB_FRAMES, -(-config.data.frames_per_slot * buffers // _MOST_JOBS))
+        check_ring(config, buffers)
+        per_job = max(JOB_FRAMES, -(-config.data.frames_per_slot * buffers // _MOST_JOBS))
+        self.frames_per_job = min(per_job, MOST_JOB_FRAMES)
         setup = Setup(os.getpid(), config, self.frames, buffers, num)
         self._jobs, worker_jobs = _socket_pair()
         self._results, worker_results = _socket_pair()
@@ -80,7 +85,10 @@ class Workers:
         self._finalizer = weakref.finalize(self, _end, os.getpid(), self._children, (self._jobs, self._results))
         ring_number, setup_number = os.memfd_create("mumtrain-views"), os.memfd_create("mumtrain-setup")
         try:
-            self.ring, self._notes = map_ring(ring_number, setup)
+            try:
+                self.ring, self._notes = map_ring(ring_number, setup)
+            except (OSError, MemoryError, OverflowError) as error:
+                raise no_ring(config, buffers, error) from error
             setup.written(setup_number)
             numbers = worker_jobs.fileno(), worker_results.fileno(), ring_number, setup_number
             start = _spawn if config.data.start_method == "spawn" else self._fork
@@ -89,7 +97,10 @@ class Workers:
                     self._children.append(start(which, *numbers))
         except OSError as error:
             self.close()
-            raise MumError(f"cannot start {num} decoding processes ({error}); set data.workers lower") from error
+            raise MumError(
+                f"cannot start {num} decoding processes ({error}); set data.workers lower, or to 0, which decodes in "
+                "the training process"
+            ) from error
         except BaseException:
             self.close()
             raise
