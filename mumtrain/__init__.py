@@ -13,11 +13,17 @@ _PUBLIC = {
     "recipe": "mumtrain.recipes",
     "pretrain": "mumtrain.train",
     "reconstruct": "mumtrain.reconstruct",
+    "attention": "mumtrain.attention",
     "plan": "mumtrain.plan",
     "batch": "mumtrain.batch",
     "bench_data": "mumtrain.bench_data",
+    "bench_model": "mumtrain.bench_model",
+    "load_encoder": "mumtrain.weights",
+    "load_model": "mumtrain.weights",
+    "export": "mumtrain.weights",
+    "features": "mumtrain.features",
     "demo": "mumtrain.demo",
-    "build_model": "mumtrain.objectives",
+    "build_model": "mumtrain.model.autoencoder",
     "load_checkpoint": "mumtrain.checkpoint",
 }
 

@@ -20,13 +20,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from mumdata.command import Sections
 from mumdata.command import run as run_app
 from mumdata.errors import CatalogError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["app", "main", "pretrain", "plan", "batch", "bench_data", "recipes", "reconstruct", "demo"]
+__all__ = [
+    "app",
+    "main",
+    "pretrain",
+    "plan",
+    "batch",
+    "bench_data",
+    "bench_model",
+    "recipes",
+    "features",
+    "reconstruct",
+    "attention",
+    "export",
+    "demo",
+]
 
 app = typer.Typer(
     name="mumtrain",
@@ -68,7 +83,7 @@ _IMAGES = "IMAGE..."
 _CATALOGS = ("frames.parquet", "scenes.parquet", "sequences.parquet", "covisibility.parquet", "quarantine.parquet")
 
 MixPath = Annotated[Path, typer.Argument(help="A mix, as written by mumdata mix.", metavar="MIX", callback=_mix_file)]
-Recipe = Annotated[str, typer.Option(help="The run: mum-vitl16, mum-vitb16 or debug-cpu.")]
+Recipe = Annotated[str, typer.Option(help="The run; mumtrain recipes lists them.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,6 +93,10 @@ Settings = Annotated[
     ),
 ]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+Weights = Annotated[
+    Path,
+    typer.Argument(help="A run's folder, a checkpoint, or a file of weights.", metavar="CHECKPOINT"),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default CUDA where there is one.")]
 
 
@@ -96,6 +115,13 @@ def pretrain(
         Path | None, typer.Option("--out", "-o", help="The run's folder [default: runs/MIX-RECIPE].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Start from the weights of a run, an exported file or a released MuM file."),
+    ] = None,
+    init_parts: Annotated[
+        str, typer.Option("--init-parts", help="What is taken of them: encoder, all, or auto, what fits.")
+    ] = "auto",
     device: Device = None,
 ) -> None:
     """Train a model on a mix of sequences.
@@ -105,7 +131,16 @@ def pretrain(
     from mumtrain.train import pretrain as run
 
     try:
-        folder = run(mix, recipe=recipe, set=set or [], out=out, resume=resume, device=device)
+        folder = run(
+            mix,
+            recipe=recipe,
+            set=set or [],
+            out=out,
+            resume=resume,
+            init=init,
+            init_parts=init_parts,
+            device=device,
+        )
     except KeyboardInterrupt:
         # a second one, while the interpreter shuts down, would end it as a signal does
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -190,6 +225,94 @@ def bench_data(
         typer.echo(f"next: {_pretrain(mix, recipe, [*(set or []), f'data.workers={found.best_workers}'])}")
 
 
+@bench.command("model")
+def bench_model(
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    views: Annotated[
+        list[int] | None, typer.Option("--views", help="Numbers of views to try; may be given again.")
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", help="Frames of a batch [default: the recipe's; on the processor, one sequence]."),
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile/--eager", help="Try the compiled model, too.")] = True,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each is tried.")] = 5.0,
+    device: Device = None,
+    format: Format = "table",
+) -> None:
+    """Measure training steps here: frames/s, the share of what the device can do, and memory.
+
+    Views are made up; no file is read.
+    """
+    from mumtrain.bench_model import bench_model as run
+
+    _show(
+        run(recipe=recipe, set=set or [], views=views, frames=frames, compile=compile, seconds=seconds, device=device),
+        format,
+    )
+
+
+@app.command(cls=Sections)
+def features(
+    checkpoint: Weights,
+    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, or one catalog (catalogs/NAME).")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HDF5 file to write, e.g. features.h5.")] = None,
+    pca: Annotated[Path | None, typer.Option("--pca", help="A picture of the principal components to draw.")] = None,
+    layer: Annotated[
+        int | None, typer.Option("--layer", help="The layer, counted from 0; -1 is the last [default: the last].")
+    ] = None,
+    norm: Annotated[bool, typer.Option("--norm/--no-norm", help="Apply the final norm.")] = True,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", help="S: centred squares; short:S: whole images; native: as they are [default: the model's]."
+        ),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="patches, class or both.")] = "patches",
+    views: Annotated[
+        bool, typer.Option("--views", help="All images together as views of a scene: tokens of the decoder.")
+    ] = False,
+    where: Annotated[
+        str | None, typer.Option("--where", help="An SQL condition that chooses frames of the catalog.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Images that go through the model together.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads that decode [default: 1, on CUDA up to 16].")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float16 or float32, as which tokens are stored.")] = "float16",
+    device: Device = None,
+) -> None:
+    """Store what a model makes of images: tokens in an HDF5 file, principal components in a picture.
+
+    An interrupted run continues when the same command is given again.
+    """
+    from mumtrain.features import features as run
+
+    try:
+        found = run(
+            checkpoint,
+            images,
+            out=out,
+            pca=pca,
+            layer=layer,
+            norm=norm,
+            size=size,
+            kind=kind,
+            views=views,
+            where=where,
+            batch=batch,
+            workers=workers,
+            dtype=dtype,
+            device=device,
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues", err=True)
+        raise typer.Exit(130) from None
+    for line in found.lines():
+        typer.echo(line)
+
+
 @app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="A recipe, to see all its settings.")] = None) -> None:
     """List the recipes, or all settings of one of them: their values and what they mean."""
@@ -202,22 +325,82 @@ def recipes(name: Annotated[str | None, typer.Argument(help="A recipe, to see al
 
 @app.command()
 def reconstruct(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")],
+    checkpoint: Weights,
     images: Annotated[list[Path], typer.Argument(help="Images of one scene.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("reconstruction.png"),
     seed: Annotated[int, typer.Option(help="Another seed hides other patches.")] = 0,
     views: Annotated[
         bool, typer.Option("--views/--single", help="All images together as views of a scene, or each by itself.")
     ] = True,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Hide patches in another way, e.g. mask.ratio=0.9; may be given again."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Draw a model's predictions of hidden patches.
 
-    Three rows: the images, what is left of them for the model to see, and what it makes of that.
+    Rows: the images, what is left of them for the model to see, what it makes of that, and how far it trusts it where
+    it says so.
     """
     from mumtrain.reconstruct import reconstruct as run
 
-    typer.echo(run(checkpoint, images, out=out, seed=seed, views=views, device=device))
+    typer.echo(run(checkpoint, images, out=out, seed=seed, views=views, set=set or [], device=device))
+
+
+@app.command()
+def attention(
+    checkpoint: Weights,
+    image_a: Annotated[Path, typer.Argument(help="The image whose patches look.", metavar="A")],
+    image_b: Annotated[Path, typer.Argument(help="The image that they look at.", metavar="B")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("attention.png"),
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="X,Y",
+            help="A point of A's square, from left and top in 0 .. 1; may be given again [default: three points].",
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="One block that sees both views [default: all of them].", show_default=False)
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="One head, or all of them side by side [default: their mean].", metavar="N|all")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Draw where patches of one view look in another.
+
+    For each point a row: A with its patch marked, and over B the attention that it pays in each block that sees both.
+    """
+    from mumtrain.attention import attention as run
+    from mumtrain.attention import read_head, read_point
+
+    points = [read_point(text) for text in at] if at else None
+    chosen = None if head is None else read_head(head)
+    typer.echo(run(checkpoint, image_a, image_b, out=out, at=points, layer=layer, head=chosen, device=device))
+
+
+@app.command()
+def export(
+    checkpoint: Weights,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    format: Annotated[
+        str, typer.Option("--format", help="safetensors, released, timm, dinov3 or onnx.")
+    ] = "safetensors",
+    whole: Annotated[bool, typer.Option("--whole", help="The decoder, too (safetensors and released).")] = False,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the images in pixels (onnx, timm).")] = None,
+) -> None:
+    """Write a model's weights for others to load.
+
+    By default the encoder and its settings, as this program reads them back; other layouts where they compute the same.
+    """
+    from mumtrain.weights import export as run
+
+    found = run(checkpoint, out=out, format=format, whole=whole, size=size)
+    typer.echo(found.note, err=True)
+    typer.echo(found.path)
 
 
 @app.command()

@@ -10,12 +10,13 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mumdata.errors import ConfigError, unknown
 from mumtrain.curriculum import read_stages, read_subset
+from mumtrain.mask_rules import num_kept, read_kinds, read_references
 
 __all__ = [
     "Config",
@@ -31,7 +32,6 @@ __all__ = [
     "to_dict",
     "from_dict",
     "differing_keys",
-    "num_kept",
 ]
 
 
@@ -102,24 +102,61 @@ class TowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    # sees the kept patches of one view at a time
+    # reads the views
     encoder: TowerConfig = TowerConfig(width=1024, depth=24, heads=16)
-    # sees all patches of all views; blocks alternate between frame-wise and global attention, frame-wise first
+    # predicts the hidden patches; its numbers count for nothing where model.decoder_attention is `none`
     decoder: TowerConfig = TowerConfig(width=768, depth=12, heads=12)
     # side of a patch, in pixels
     patch: int = 16
+    # what the encoder's blocks attend to: each view by itself, or in turn one view (even blocks) and all (odd ones)
+    encoder_attention: Literal["frame", "alternating"] = "frame"
+    # what the decoder's blocks attend to: in turn one view and all views, each view by itself, or the masked view of a
+    # pair itself and then the whole one (`cross`, CroCo); `none`: the encoder's own tokens become the prediction
+    decoder_attention: Literal["alternating", "frame", "cross", "none"] = "alternating"
+    # what the encoder gets for hidden patches: nothing, their tokens are dropped; or a learned placeholder each
+    hidden_tokens: Literal["dropped", "replaced"] = "dropped"
+    # how tokens know their place: rotary by the share of the view's sides (MuM), rotary by whole patches (CroCo,
+    # Muskie), or sines and cosines added at the input (MAE)
+    positions: Literal["axial", "integer", "absolute"] = "axial"
     # base of the rotary position embedding's periods
     rope_base: float = 100.0
+    # number format of the rotary tables; the released MuM encoder computes with bfloat16 ones
+    rope_precision: Literal["float32", "bfloat16"] = "float32"
+    # a class token in each view
+    class_token: bool = True
+    # what the class token does where blocks see all views: it stands at no position, as elsewhere; or, as the released
+    # MuM decoder's, its queries and keys are zero
+    global_class_token: Literal["unrotated", "blank"] = "unrotated"
+    # further learned tokens in each view, of which nothing is asked
+    registers: int = 0
+    # what is predicted: each patch with its own mean and deviation taken out, or the pixels as they enter the encoder
+    target: Literal["normalised", "raw"] = "normalised"
+    # predict with each value how far it is to be trusted, and weigh its error by that (Muskie)
+    confidence: bool = False
+    # mean and deviation taken out of the pixels: those of ImageNet, or 0.5 and 0.5
+    pixels: Literal["imagenet", "half"] = "imagenet"
+    # first weights of linear layers: normal with deviation 0.02, truncated; or uniform by their widths (CroCo)
+    initial: Literal["truncated", "xavier"] = "truncated"
     # epsilon of every LayerNorm
     norm_eps: float = 1e-6
+    # keep no activations inside blocks for the backward pass, but compute them again: less memory, a third more time
+    recompute: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    # which patches are hidden; "random" draws them independently in each view
+    # which patches are hidden, drawn independently in each view: `random`, a `rectangle`, an `ellipse`, a `blob` or the
+    # trace of a random `walk`; of several, with commas between them, each slot draws one, and a colon gives one a ratio
+    # of its own: random:0.9,rectangle,ellipse. Rectangles and ellipses need model.hidden_tokens=replaced; they are cut
+    # to the grid and hide less than their ratio says (see mumtrain plan)
     kind: str = "random"
     # share of hidden patches; int(N * (1 - ratio)) of a view's N patches are kept
     ratio: float = 0.75
+    # ratios of the first, second, ... view instead; the last one holds for all others; 0 keeps a view whole
+    view_ratios: tuple[float, ...] = ()
+    # views of a sequence that are kept whole and predicted nothing of, drawn at random: a number, or a range of which
+    # each slot draws one number, as 1:3 or V/4:V/2 (shares of the number of views, rounded down)
+    references: str = "0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,19 +191,12 @@ class Config:
     steps: int = 500_000
     # seed of everything that is drawn: weights, batches, crops, masks
     seed: int = 0
-    # what is learned; "mum" = masked autoencoding of several views together
-    objective: str = "mum"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-
-
-def num_kept(num_patches: int, ratio: float) -> int:
-    """Return how many of a view's patches stay visible: int(N * (1 - ratio))."""
-    return int(num_patches * (1 - ratio))
 
 
 def apply(config: Config, settings: Iterable[str]) -> Config:
@@ -219,7 +249,8 @@ def _parse(key: str, hint: Any, text: str) -> Any:
             return None
         return _parse(key, next(a for a in arguments if a is not type(None)), text)
     if origin is tuple:
-        pieces = text.strip("()[] ").split(",")
+        inside = text.strip("()[] ")
+        pieces = inside.split(",") if inside else []
         kinds = [arguments[0]] * len(pieces) if arguments[-1] is Ellipsis else list(arguments)
         if len(pieces) != len(kinds):
             raise ConfigError(f"{key} takes {len(kinds)} values separated by commas, '{text}' has {len(pieces)}")
@@ -265,9 +296,11 @@ def validate(config: Config) -> Config:
         "data.bad_frame_grace": data.bad_frame_grace,
         "optim.weight_decay": optim.weight_decay,
         "optim.warmup_steps": optim.warmup_steps,
+        "model.registers": model.registers,
         "checkpoint.keep": config.checkpoint.keep,
     }
-    for name, tower in (("encoder", model.encoder), ("decoder", model.decoder)):
+    towers = {"encoder": model.encoder} | ({"decoder": model.decoder} if model.decoder_attention != "none" else {})
+    for name, tower in towers.items():
         at_least_one |= {f"model.{name}.{k}": v for k, v in dataclasses.asdict(tower).items()}
     for key, value in at_least_one.items():
         need(value >= 1, f"{key} must be at least 1, not {value}")
@@ -292,7 +325,6 @@ def validate(config: Config) -> Config:
         0 < data.crop_aspect[0] <= data.crop_aspect[1],
         f"data.crop_aspect must be two ratios of width to height, the lower one first, not {data.crop_aspect}",
     )
-    need(0 < config.mask.ratio < 1, f"mask.ratio must lie between 0 and 1, not {config.mask.ratio}")
 
     need(
         data.views_min <= data.views_max,
@@ -310,23 +342,89 @@ def validate(config: Config) -> Config:
         f"data.size={data.size} is no multiple of model.patch={model.patch}; try "
         f"data.size={max(1, round(data.size / model.patch)) * model.patch}",
     )
-    for name, tower in (("encoder", model.encoder), ("decoder", model.decoder)):
+    for name, tower in towers.items():
         need(
             tower.width % tower.heads == 0,
             f"model.{name}.heads={tower.heads} does not divide model.{name}.width={tower.width}",
         )
         need(
-            tower.width // tower.heads % 4 == 0,
+            model.positions == "absolute" or tower.width // tower.heads % 4 == 0,
             f"model.{name}: width / heads = {tower.width // tower.heads} must be a multiple of 4, as each head's "
             "channels are rotated in pairs for rows and columns",
         )
-    patches = (data.size // model.patch) ** 2
-    kept = num_kept(patches, config.mask.ratio)
-    need(
-        1 <= kept < patches,
-        f"mask.ratio={config.mask.ratio} keeps {kept} of {patches} patches; at least one must be kept and one hidden",
-    )
+        need(
+            model.positions != "absolute" or tower.width % 4 == 0,
+            f"model.{name}.width={tower.width} must be a multiple of 4, for sines and cosines of rows and columns",
+        )
+    _validate_masks(config, need)
     return config
+
+
+def _validate_masks(config: Config, need: Callable[[bool, str], None]) -> None:
+    # what masks and model ask of each other
+    data, model, mask = config.data, config.model, config.mask
+    need(0 < mask.ratio < 1, f"mask.ratio must lie between 0 and 1, not {mask.ratio}")
+    kinds, references = read_kinds(mask.kind, mask.ratio), read_references(mask.references)
+    stages = read_stages(data.stages, data.views_min, data.views_max, data.overlap)
+    most_views = max([data.views_max, *(stage.views_max for stage in stages)])
+    has_references = references.bounds(most_views)[1] > 0
+    need(
+        most_views == 1 or references.least[0] < most_views,
+        f"mask.references={mask.references} leaves none of {most_views} views masked; lower it, or set V/2 for half",
+    )
+    need(
+        len(mask.view_ratios) <= most_views,
+        f"mask.view_ratios has {len(mask.view_ratios)} ratios, but sequences have {most_views} views at most",
+    )
+    need(
+        not (mask.view_ratios and ":" in mask.kind),
+        f"mask.view_ratios and the ratios of mask.kind={mask.kind} both say how much is hidden; set one of them",
+    )
+    need(
+        all(0 <= ratio < 1 for ratio in mask.view_ratios) and (not mask.view_ratios or mask.view_ratios[0] > 0),
+        f"mask.view_ratios must lie in 0 .. 1, without 1, the first above 0, but are {mask.view_ratios}",
+    )
+    need(
+        not (mask.view_ratios and has_references),
+        "mask.view_ratios and mask.references both say which views are whole; set one of them",
+    )
+    need(
+        model.hidden_tokens == "replaced" or all(kind.is_exact for kind in kinds),
+        f"mask.kind={mask.kind} hides another number of patches in each view, so that their tokens cannot be dropped; "
+        "set model.hidden_tokens=replaced, or use random, blob or walk",
+    )
+    patches = (data.size // model.patch) ** 2
+    where = "mask.view_ratios" if mask.view_ratios else "mask.kind" if ":" in mask.kind else "mask.ratio"
+    for ratio in sorted({*(mask.view_ratios or (kind.ratio for kind in kinds))} - {0.0}):
+        kept = num_kept(patches, ratio)
+        need(
+            1 <= kept < patches,
+            f"{where}: a ratio of {ratio} keeps {kept} of {patches} patches; at least one must be kept and one hidden",
+        )
+    is_uneven = has_references or len(set(mask.view_ratios)) > 1
+    need(
+        not (model.encoder_attention == "alternating" and model.hidden_tokens == "dropped" and is_uneven),
+        "model.encoder_attention=alternating with views of different ratios needs model.hidden_tokens=replaced",
+    )
+    need(
+        model.decoder_attention != "none" or model.hidden_tokens == "replaced",
+        "model.decoder_attention=none predicts at the placeholders of hidden patches; set model.hidden_tokens=replaced",
+    )
+    if model.decoder_attention == "cross":
+        need(
+            data.views_min == data.views_max == 2 and all(stage.views_min == stage.views_max == 2 for stage in stages),
+            "model.decoder_attention=cross takes pairs; set data.views_min=2 and data.views_max=2, in all stages",
+        )
+        need(
+            references.bounds(2) == (1, 1) or mask.view_ratios[1:] == (0.0,),
+            "model.decoder_attention=cross needs one whole view in each pair; set mask.references=1, or "
+            "mask.view_ratios=R,0",
+        )
+        need(
+            model.hidden_tokens == "dropped" and model.encoder_attention == "frame",
+            "model.decoder_attention=cross goes with model.hidden_tokens=dropped and model.encoder_attention=frame",
+        )
+    need(not model.confidence or model.target == "raw", "model.confidence goes with model.target=raw")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -26,12 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Slot:
-    """A slot on the device: views uint8 [B, V, 3, S, S] and the kept and masked patches, int64 [B, V, ...]."""
+    """A slot whose views, uint8 [B, V, 3, S, S], are on the device."""
 
     loaded: Loaded
     views: torch.Tensor
-    kept: torch.Tensor
-    masked: torch.Tensor
 
 
 class Copier(Protocol):
@@ -93,8 +91,7 @@ class _InPlace:
     """On the processor the tensors are the ring itself."""
 
     def begin(self, loaded: Loaded) -> tuple[Slot, None]:
-        arrays = loaded.views, loaded.masks.kept, loaded.masks.masked
-        return Slot(loaded, *(torch.from_numpy(array) for array in arrays)), None
+        return Slot(loaded, torch.from_numpy(loaded.views)), None
 
     def order(self, slot: Slot, mark: None) -> None:
         pass
@@ -120,11 +117,7 @@ class _CudaCopier:
             views = torch.from_numpy(loaded.views.transpose(0, 1, 3, 4, 2))
             views = views if self._is_locked else views.pin_memory()
             on_device = views.to(self._device, non_blocking=True).permute(0, 1, 4, 2, 3)
-            masks = (
-                torch.from_numpy(array).pin_memory().to(self._device, non_blocking=True)
-                for array in (loaded.masks.kept, loaded.masks.masked)
-            )
-            slot = Slot(loaded, on_device, *masks)
+            slot = Slot(loaded, on_device)
             mark = torch.cuda.Event()
             mark.record(self._stream)
         return slot, mark
@@ -132,8 +125,7 @@ class _CudaCopier:
     def order(self, slot: Slot, mark: torch.cuda.Event) -> None:
         computing = torch.cuda.current_stream(self._device)
         computing.wait_event(mark)
-        for tensor in (slot.views, slot.kept, slot.masked):
-            tensor.record_stream(computing)  # its memory, taken on the other stream, is kept until this one is done
+        slot.views.record_stream(computing)  # its memory, taken on the other stream, is kept until this one is done
 
     def wait(self, mark: torch.cuda.Event) -> None:
         mark.synchronize()

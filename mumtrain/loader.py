@@ -1,7 +1,7 @@
 """From a sampler's batches to the views of each slot, decoded ahead of the training step.
 
-In: a sampler, frames on disk, a Config. Out: slots in the order asked for, their uint8 views, masks, and what was wrong
-with which image; the same for any number of processes, since every view is a function of (seed, step, slot, position).
+In: a sampler, frames on disk, a Config. Out: slots in the order asked for, their uint8 views, and what was wrong with
+which image; the same for any number of processes, since every view is a function of (seed, step, slot, position).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from mumdata import rng
 from mumdata.catalog import Mix, dataset_root, frames_twin
 from mumdata.errors import MumError
 from mumtrain.config import Config
-from mumtrain.masking import Masks, draw_masks
 from mumtrain.reading.frames import FrameTable
 from mumtrain.reading.ring import check_ring, no_ring, ring_shape
 from mumtrain.reading.worker import DONE, Job, Problem, ViewReader
@@ -55,7 +54,7 @@ class BadFrame:
 
 @dataclass
 class Loaded:
-    """The views of a slot, uint8 [B, V, 3, S, S] with channels last in memory; their masks; and their batch.
+    """The views of a slot, uint8 [B, V, 3, S, S] with channels last in memory, and their batch.
 
     `views` are a part of the loader's ring: they are valid until the loader is asked for the slot after the next.
     `frames`, int32 [B, V, 2], says which image each view shows, as (dataset, frame_id): what the batch drew, or what
@@ -65,7 +64,6 @@ class Loaded:
 
     batch: Batch
     views: np.ndarray
-    masks: Masks
     frames: np.ndarray
     num_read: int = 0
     bad: list[BadFrame] = field(default_factory=list)
@@ -169,14 +167,11 @@ class Loader:
 
     def collect(self, queued: _Queued) -> Loaded:
         """Wait for a batch, and put other images in the places of those that cannot be read."""
-        batch, data = queued.batch, self.config.data
+        batch = queued.batch
         B, V = len(batch.sequences), batch.views
-        patches = (data.size // self.config.model.patch) ** 2
-        # drawn before waiting: the workers are not held up by it
-        masks = draw_masks(self.config.mask, B, V, patches, seed=self.config.seed, step=batch.step, slot=batch.slot)
         flat = self.ring[queued.buffer, : B * V]
         views = flat.reshape(B, V, *flat.shape[1:]).transpose(0, 1, 4, 2, 3)
-        loaded = Loaded(batch, views, masks, _frames_of(batch))
+        loaded = Loaded(batch, views, _frames_of(batch))
         if self._workers is None:
             for position in range(B * V):
                 drawn = batch.sequences[position // V]

@@ -21,6 +21,7 @@ from mumtrain.config import Config, apply
 from mumtrain.curriculum import Band, Stage, read_subset
 from mumtrain.flops import slot_flops
 from mumtrain.planning.expected import expect, num_different_frames, share_repeated, sums, time_lost
+from mumtrain.planning.hiding import hidden_shares
 from mumtrain.planning.hints import missing_roots, rules_not_followed
 from mumtrain.planning.look import Found, Looked, look
 from mumtrain.planning.rows import DatasetPlan, StagePlan, ViewsPlan
@@ -54,6 +55,7 @@ class Plan:
     batches_asked: int
     stages: tuple[StagePlan, ...]
     datasets: tuple[DatasetPlan, ...]
+    masks: tuple[str, ...]  # what is hidden of the views
     warnings: tuple[str, ...]
     notes: tuple[str, ...]  # what the run needs and is not there yet
 
@@ -145,6 +147,7 @@ def plan_run(
         batches_asked=num * len(spans),
         stages=tuple(stages),
         datasets=_datasets(sampler, _added(amounts), lambda d: looked.found(dataset=d)),
+        masks=tuple(hidden_shares(config)),
         warnings=(),
         notes=tuple(missing_roots(mix)),
     )

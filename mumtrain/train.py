@@ -1,7 +1,8 @@
 """`mumtrain pretrain`: a mix and a recipe in, a run folder out.
 
 In: mix.parquet and a recipe. Out: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/ and, where images are bad,
-quarantine-0.jsonl. A run that was interrupted continues with `resume`, bit for bit on the processor.
+quarantine-0.jsonl; init.json tells the weights that it started from, if any. A run that was interrupted continues with
+`resume`, bit for bit on the processor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from mumdata.catalog import Mix, open_mix
-from mumdata.errors import MumError, unknown
+from mumdata.errors import ConfigError, MumError
 from mumdata.files import write_text
 from mumtrain.checkpoint import (
     Checkpoint,
@@ -32,13 +33,14 @@ from mumtrain.checkpoint import (
 from mumtrain.config import Config, apply, to_dict
 from mumtrain.feed import Feed, Slot, open_feed
 from mumtrain.loader import Loader, open_frames
-from mumtrain.masking import MASKS
-from mumtrain.objectives import build_model
+from mumtrain.masks.draw import draw_masks
+from mumtrain.model.autoencoder import build_model
 from mumtrain.optim import build_optimizer, lr_at, set_lr
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.runlog import RunLog
 from mumtrain.runtime import Runtime, select_runtime
 from mumtrain.sampler import Drawn, open_sampler
+from mumtrain.weights.init import initialise_from
 
 __all__ = ["pretrain", "Trainer", "slot_loss", "grad_norm"]
 
@@ -52,25 +54,39 @@ def pretrain(
     set: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
+    init: Path | None = None,
+    init_parts: str = "auto",
     device: str | None = None,
 ) -> Path:
     """Train a recipe on a mix and return the run's folder (default runs/<mix>-<recipe>).
 
     `set` holds `section.key=value` changes to the recipe. A folder that is not empty needs `resume`, which continues
-    from the newest whole checkpoint; a folder without one starts from the beginning. `device` is cpu, cuda or cuda:N;
-    by default CUDA where there is one. Raises ConfigError, CatalogError and LayoutError before anything is written,
-    MumError where the loss is no longer a number or too many images are broken.
+    from the newest whole checkpoint; a folder without one starts from the beginning. `init` is a file whose weights the
+    run starts from (see `mumtrain.weights`): the encoder, all, or all that fits, as `init_parts` says; where a run is
+    continued it counts for nothing. `device` is cpu, cuda or cuda:N; by default CUDA where there is one. Raises
+    ConfigError, CatalogError and LayoutError before anything is written, MumError where the loss is no longer a number
+    or too many images are broken.
     """
     config = apply(recipe_of(recipe), set)
-    if config.mask.kind not in MASKS:
-        raise unknown("mask.kind", config.mask.kind, MASKS)
     runtime = select_runtime(device)
     opened = open_mix(Path(mix))
+    singles = [dataset.name for dataset in opened.datasets if dataset.single_view and dataset.weight > 0]
+    if config.model.decoder_attention == "cross" and singles:
+        raise ConfigError(
+            f"{', '.join(singles)} has single images, and this recipe looks from one view at another; make a mix "
+            "without them, e.g. 'mumdata mix' with --weight NAME=0"
+        )
     run = Path("runs", f"{Path(mix).stem}-{recipe}") if out is None else Path(out)
     checkpoint = _claim(run, resume)
     if checkpoint is not None:
         check_same_run(checkpoint, config, opened.content_digest, run)
-    trainer = Trainer(opened, config, runtime, run, checkpoint)
+        if init is not None:
+            logger.warning("%s continues from its step %d; --init counts for new runs alone", run, checkpoint.step)
+    elif resume and init is None and (run / "init.json").exists():
+        raise MumError(
+            f"{run} began with the weights named in {run / 'init.json'} and has no checkpoint yet; give --init again"
+        )
+    trainer = Trainer(opened, config, runtime, run, checkpoint, init, init_parts)
     write_text(run / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
     trainer.run_steps()
     return run
@@ -98,12 +114,22 @@ class Trainer:
     """One process's run: model, optimiser, loader and log, from a step to the last."""
 
     def __init__(
-        self, mix: Mix, config: Config, runtime: Runtime, run: Path, checkpoint: Checkpoint | None = None
+        self,
+        mix: Mix,
+        config: Config,
+        runtime: Runtime,
+        run: Path,
+        checkpoint: Checkpoint | None = None,
+        init: Path | None = None,
+        init_parts: str = "auto",
     ) -> None:
         self.mix, self.config, self.runtime, self.run = mix, config, runtime, run
         self.sampler = open_sampler(mix, config)
         self.frames = open_frames(mix)
         self.model = build_model(config, device=runtime.device)
+        if init is not None and checkpoint is None:
+            begun = initialise_from(self.model, init, config=config.model, parts=init_parts)
+            write_text(run / "init.json", json.dumps(begun.to_dict(), indent=2) + "\n")
         self.optimizer = build_optimizer(self.model, config)
         self.start = 0
         self._log_state: dict[str, Any] | None = None
@@ -139,7 +165,7 @@ class Trainer:
             slot = next(feed)
             log.add_slot(slot.loaded, time.perf_counter() - before)
             # the step's loss is the mean of the slots' means, however many frames each of them holds
-            loss = slot_loss(self.model, slot, self.runtime) / config.data.slots
+            loss = slot_loss(self.model, slot, config, self.runtime) / config.data.slots
             loss.backward()
             total += loss.detach()
         norm = grad_norm(self.model.parameters()) if logs else None
@@ -195,10 +221,22 @@ class Trainer:
         ]
 
 
-def slot_loss(model: nn.Module, slot: Slot, runtime: Runtime) -> torch.Tensor:
+def slot_loss(model: nn.Module, slot: Slot, config: Config, runtime: Runtime) -> torch.Tensor:
     """Return the loss of a slot, a float32 scalar on the device."""
+    batch = slot.loaded.batch
+    B, V, _, H, W = slot.views.shape
+    masks = draw_masks(
+        config.mask,
+        B,
+        V,
+        (H // config.model.patch, W // config.model.patch),
+        seed=config.seed,
+        step=batch.step,
+        slot=batch.slot,
+        device=slot.views.device,
+    )
     with runtime.autocast():
-        loss: torch.Tensor = model(slot.views, slot.kept, slot.masked)
+        loss: torch.Tensor = model(slot.views, masks)
     return loss
 
 

@@ -204,7 +204,7 @@ def test_recipes_are_listed_with_all_settings_in_eighty_columns() -> None:
     text = " ".join(" ".join(setting_lines("debug-cpu")).split())
     assert "data.size=96 side of the square views, in pixels; a multiple of model.patch" in text
     assert "[drop, repeat, cap]" in text
-    assert "model.decoder.width=128 channels of a token (decoder: sees all patches of all views;" in text
+    assert "model.decoder.width=128 channels of a token (decoder: predicts the hidden patches;" in text
 
 
 def leaves(node: object) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mumdata.errors import ConfigError
-from mumtrain.config import Config, apply, differing_keys, from_dict, num_kept, to_dict
+from mumtrain.config import Config, apply, differing_keys, from_dict, to_dict
+from mumtrain.mask_rules import num_kept
 from mumtrain.recipes import RECIPES, recipe
 
 
@@ -69,6 +71,22 @@ def test_settings_are_read_by_the_type_of_their_field() -> None:
         ("optim.betas=0.9,1.0", "[0, 1)"),
         ("optim.weight_decay=-1", "must not be negative"),
         ("data.frames_per_slot=1000000000000", "at most 1048576"),
+        ("mask.kind=randm", "did you mean 'random'"),
+        ("mask.kind=random:much", "no number behind its colon"),
+        ("mask.kind=random:1", "must lie between 0 and 1"),
+        ("mask.kind=rectangle", "set model.hidden_tokens=replaced"),
+        ("mask.kind=random:0.999", "mask.kind: a ratio of 0.999 keeps 0 of"),
+        ("mask.references=some", "V/4:V/2"),
+        ("mask.references=1:2:3", "more than two ends"),
+        ("mask.references=3:1", "write 1:3"),
+        ("mask.references=6", "leaves none of 6 views masked"),
+        ("mask.view_ratios=0,0.5", "the first above 0"),
+        ("mask.view_ratios=0.9,0.5,0.5,0.5,0.5,0.5,0.5", "has 7 ratios"),
+        ("model.encoder_attention=frames", "did you mean 'frame'"),
+        ("model.decoder_attention=none", "set model.hidden_tokens=replaced"),
+        ("model.decoder_attention=cross", "data.views_max=2"),
+        ("model.confidence=true", "model.target=raw"),
+        ("model.registers=-1", "must not be negative"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_told_in_one_line(setting: str, told: str) -> None:
@@ -76,6 +94,35 @@ def test_a_setting_that_does_not_fit_is_told_in_one_line(setting: str, told: str
         apply(recipe("debug-cpu"), [setting])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["mask.view_ratios=0.9,0", "mask.references=1"], "set one of them"),
+        (["mask.view_ratios=0.9,0.5", "mask.kind=random:0.8"], "set one of them"),
+        (["model.encoder_attention=alternating", "mask.references=1"], "model.hidden_tokens=replaced"),
+        # no whole view at first, but in a later stage
+        (
+            [
+                "model.encoder_attention=alternating",
+                "data.views_max=2",
+                "mask.references=V/3",
+                "data.stages=9 views=2:4",
+            ],
+            "model.hidden_tokens=replaced",
+        ),
+        (["data.views_max=2", "model.decoder_attention=cross"], "mask.references=1"),
+        (
+            ["data.views_max=2", "model.decoder_attention=cross", "mask.references=1", "data.stages=9 views=2:3"],
+            "stages",
+        ),
+        (["model.positions=absolute", "model.encoder.width=190", "model.encoder.heads=5"], "multiple of 4"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        apply(recipe("debug-cpu"), settings)
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

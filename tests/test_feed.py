@@ -19,7 +19,7 @@ from tests.test_loader import KEYS, load, make_loader, photos
 
 
 class LateCopier:
-    """A device that copies as late as it may: when it is waited for. Its tensors are filled only then."""
+    """A device that copies as late as it may: when it is waited for. Its tensor is filled only then."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
@@ -28,8 +28,7 @@ class LateCopier:
     def begin(self, loaded: Loaded) -> tuple[Slot, int]:
         step = loaded.batch.step
         self.told.append(("begin", step))
-        tensors = (torch.zeros(array.shape, dtype=torch.uint8) for array in (loaded.views, loaded.views, loaded.views))
-        slot = Slot(loaded, *tensors)
+        slot = Slot(loaded, torch.zeros(loaded.views.shape, dtype=torch.uint8))
         self._waiting[step] = slot, loaded.views
         return slot, step
 
@@ -106,8 +105,6 @@ def test_on_the_processor_nothing_is_copied(tmp_path: Path) -> None:
     ):
         for slot, wanted in zip(feed, truth, strict=True):
             assert np.array_equal(slot.views.numpy(), wanted.views)
-            assert np.array_equal(slot.kept.numpy(), wanted.masks.kept)
-            assert np.array_equal(slot.masked.numpy(), wanted.masks.masked)
             assert np.shares_memory(slot.views.numpy(), loader.ring)
 
 
@@ -129,11 +126,10 @@ def test_on_the_device(tmp_path: Path, workers: int, locks: bool, monkeypatch: p
         got = []
         for slot in feed:
             torch.cuda._sleep(10**7)  # the device lags behind
-            got.append((slot.views.clone(), slot.kept.clone()))
+            got.append(slot.views.clone())
     assert not torch.from_numpy(loader.ring).is_pinned()
-    for (views, kept), wanted in zip(got, truth, strict=True):
+    for views, wanted in zip(got, truth, strict=True):
         assert np.array_equal(views.cpu().numpy(), wanted.views)
-        assert np.array_equal(kept.cpu().numpy(), wanted.masks.kept)
 
 
 @pytest.mark.gpu

@@ -38,6 +38,8 @@ def test_commands_in_the_readme_exist() -> None:
     assert len(lines) > 10
     for program, verb, rest in lines:
         command = known[program].commands[verb]  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):  # a group: the next word is the command
+            command = command.commands[rest.split()[0]]
         options = {name for parameter in command.params for name in parameter.opts}
         for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
             assert option in options, (program, verb, option)

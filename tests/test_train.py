@@ -1,4 +1,4 @@
-"""Runs: crops, bad images, checkpoints, resuming bit for bit, and the pictures drawn from them."""
+"""Runs: crops, bad images, checkpoints, and resuming bit for bit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ import torch
 
 import mumtrain.train
 from mumdata.catalog import open_mix
-from mumdata.errors import CatalogError, ConfigError, DecodeError, MumError
-from mumtrain.checkpoint import list_checkpoints, load_checkpoint, restore_model
+from mumdata.errors import CatalogError, ConfigError, MumError
+from mumtrain.checkpoint import list_checkpoints, load_checkpoint
 from mumtrain.config import Config, apply
 from mumtrain.feed import open_feed
 from mumtrain.loader import Loader
-from mumtrain.objectives import MultiViewMae, build_model
 from mumtrain.optim import lr_at
 from mumtrain.reading.crops import crop_box, cut, square_box
 from mumtrain.recipes import recipe
-from mumtrain.reconstruct import reconstruct, reconstruct_views
 from mumtrain.train import Trainer, pretrain, slot_loss
-from tests.conftest import write_picture
 
 THIN = [
     "model.patch=16",
@@ -221,7 +218,7 @@ def test_the_step_s_loss_is_the_mean_of_the_slots(mix_path: Path, tmp_path: Path
         shapes, losses = set(), []
         for slot in feed:
             shapes.add(slot.views.shape[:2])
-            losses.append(slot_loss(trainer.model, slot, trainer.runtime))
+            losses.append(slot_loss(trainer.model, slot, config, trainer.runtime))
     assert len(shapes) > 1  # slots of different numbers of frames weigh the same
     mean = torch.stack(losses).mean()
     assert metrics(folder)[0]["loss"] == pytest.approx(float(mean.detach()), rel=1e-6)
@@ -292,9 +289,9 @@ def test_a_loss_that_is_no_number_stops_the_run(mix_path: Path, tmp_path: Path) 
 
 
 def test_the_loss_falls(mix_path: Path, tmp_path: Path) -> None:
-    folder = run(mix_path, tmp_path / "run", "steps=60", "log.every=10", "optim.warmup_steps=5", "optim.lr=0.1")
+    folder = run(mix_path, tmp_path / "run", "steps=160", "log.every=10", "optim.warmup_steps=5", "optim.lr=0.1")
     losses = [line["loss"] for line in metrics(folder)]
-    assert losses[-1] < losses[0] - 0.03
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.015
 
 
 # ---- checkpoints
@@ -335,7 +332,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "x.pt")
 
 
-# ---- pictures
+# ---- starting from other weights
 
 
 @pytest.fixture(scope="module")
@@ -343,53 +340,36 @@ def trained(mix_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(mix_path, tmp_path_factory.mktemp("trained") / "run", "steps=3")
 
 
-@pytest.mark.parametrize("num", [1, 3, 8])
-def test_a_reconstruction_is_drawn(trained: Path, tmp_path: Path, num: int) -> None:
-    names = [f"{i} $x_{i}$ \u65e5\u672c 100%.png" for i in range(num)]
-    images = [write_picture(tmp_path / name, 40, 60, seed=i) for i, name in enumerate(names)]
-    for views in (True, False):
-        out = reconstruct(trained, images, out=tmp_path / "out" / "picture.png", views=views)
-        drawn = cv2.imread(str(out))
-        assert drawn is not None
-        assert drawn.shape[0] > 900
-        assert drawn.shape[1] > 300 * num
-        assert drawn.std() > 20
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["picture.png"]
+def test_a_run_starts_from_another_s_weights(trained: Path, mix_path: Path, tmp_path: Path) -> None:
+    def first_weights(folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+        # with a rate of next to nothing the first checkpoint holds what the run began with
+        sets = [*THIN, "steps=1", "optim.lr=1e-30", "optim.weight_decay=0", "seed=5"]
+        pretrain(mix_path, recipe="debug-cpu", set=sets, out=folder, device="cpu", **options)
+        return load_checkpoint(folder).model
+
+    theirs, anew = load_checkpoint(trained).model, first_weights(tmp_path / "anew")
+    begun = first_weights(tmp_path / "begun", init=trained)
+    assert all(torch.equal(begun[name], theirs[name]) for name in theirs)
+    assert not torch.equal(begun["encoder.patch_embedding.weight"], anew["encoder.patch_embedding.weight"])
+    told = json.loads((tmp_path / "begun" / "init.json").read_text())
+    assert told["anew"] == []
+    assert len(told["sha256"]) == 64
 
 
-def test_a_reconstruction_keeps_what_was_seen_and_uses_the_other_views(trained: Path) -> None:
-    loaded = load_checkpoint(trained)
-    model = build_model(loaded.config)
-    assert isinstance(model, MultiViewMae)
-    restore_model(model, loaded, trained)
-    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 3, 32, 32), np.uint8))
-    seen, whole = reconstruct_views(model, views, loaded.config, seed=0)
-    pixels = views.float() / 255
-    visible = (seen - pixels).abs() < 1e-6
-    patches = visible.unflatten(-1, (2, 16)).unflatten(-3, (2, 16)).all(-1).all(-2).all(2)  # [1, 3, 2, 2]
-    assert patches.flatten(2).sum(-1).tolist() == [[2, 2, 2]]  # half of four
-    where = patches[:, :, None, :, None, :, None].expand(-1, -1, 3, -1, 16, -1, 16).flatten(5, 6).flatten(3, 4)
-    torch.testing.assert_close(whole[where], pixels[where], rtol=0, atol=1e-5)
-    assert float((whole[~where] - pixels[~where]).abs().mean()) > 0.05
-    assert float(whole.min()) >= 0
-    assert float(whole.max()) <= 1
-    other = views.clone()
-    other[:, 1:] = 255 - other[:, 1:]
-    _, changed = reconstruct_views(model, other, loaded.config, seed=0)
-    assert not torch.equal(changed[:, 0], whole[:, 0])
-    _, reseeded = reconstruct_views(model, views, loaded.config, seed=1)
-    assert not torch.equal(reseeded, whole)
+def test_init_counts_for_new_runs_alone(
+    trained: Path, mix_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begin(folder: Path, *sets: str, resume: bool = False) -> None:
+        options: dict[str, Any] = {"out": folder, "init": trained, "resume": resume, "device": "cpu"}
+        pretrain(mix_path, recipe="debug-cpu", set=[*THIN, *sets], **options)
 
-
-def test_what_cannot_be_drawn_is_told(trained: Path, tmp_path: Path) -> None:
-    image = write_picture(tmp_path / "a.jpg")
-    with pytest.raises(ConfigError, match="does not end like a picture"):
-        reconstruct(trained, [image], out=tmp_path / "out.txt")
-    with pytest.raises(ConfigError, match="no images"):
-        reconstruct(trained, [], out=tmp_path / "out.png")
-    with pytest.raises(MumError, match=r"missing\.jpg"):
-        reconstruct(trained, [tmp_path / "missing.jpg"], out=tmp_path / "out.png")
-    truncate(image)
-    with pytest.raises(DecodeError, match=r"a\.jpg"):
-        reconstruct(trained, [image], out=tmp_path / "out.png")
-    assert not (tmp_path / "out.png").exists()
+    with pytest.raises(ConfigError, match=r"model\.encoder\.depth=1"):
+        begin(tmp_path / "other", "model.encoder.depth=2")
+    folder = tmp_path / "run"
+    begin(folder, "steps=1")
+    begin(folder, "steps=2", resume=True)
+    assert "--init counts for new runs alone" in caplog.text
+    for path in list_checkpoints(folder):
+        path.unlink()
+    with pytest.raises(MumError, match="give --init again"):
+        run(mix_path, folder, "steps=2", resume=True)

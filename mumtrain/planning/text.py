@@ -76,6 +76,8 @@ def tables(plan: Plan) -> Iterator[tuple[list[str], pd.DataFrame | None]]:
     if any(row.looked_at for row in plan.datasets):
         yield ["what frames drawn together share, by dataset"], _by_dataset(plan.datasets)
         yield [_SHARED], None
+    for line in plan.masks:
+        yield [line], None
     for kind, lines in (("warning", plan.warnings), ("note", plan.notes)):
         for line in lines:
             yield [f"{kind}: {line}"], None

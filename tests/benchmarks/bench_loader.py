@@ -24,7 +24,6 @@ import pyarrow as pa
 
 from mumtrain.config import Config, apply
 from mumtrain.loader import Loader
-from mumtrain.masking import draw_masks
 from mumtrain.reading.frames import FrameTable
 from mumtrain.reading.worker import ViewReader
 from mumtrain.recipes import recipe
@@ -151,7 +150,6 @@ def with_threads(sampler: Sampler, frames: FrameTable, config: Config, num: int,
             waiting.append((batch, futures))
             if len(waiting) > ahead - 1:
                 batch, futures = waiting.pop(0)
-                draw_masks(config.mask, len(batch.sequences), batch.views, 196, seed=0, step=step, slot=slot)
                 for future in futures:
                     assert future.result() is None
                 yield len(futures)
@@ -207,11 +205,6 @@ def main() -> None:
             for method in ("spawn", "fork"):
                 soonest = min(first_batch(sampler, frames, config, 2, method) for _ in range(options.turns))
                 print(f"  first batch of 2 processes, {method}: {soonest:.2f} s")
-        batch = sampler.batch(0, 0)
-        begin = time.perf_counter()
-        for step in range(50):
-            draw_masks(config.mask, len(batch.sequences), batch.views, 196, seed=0, step=step, slot=0)
-        print(f"\nmasks of a slot, drawn by the training process: {(time.perf_counter() - begin) * 20:.1f} ms")
 
 
 if __name__ == "__main__":
