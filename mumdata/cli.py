@@ -493,7 +493,7 @@ def verify(
         num = f"{len(found.problems):,} problem{'' if len(found.problems) == 1 else 's'}"
         raise MumError(
             f"{folder} is damaged ({num}, above); copy it anew, or run the 'mumdata pack' command that made it again: "
-            "damaged shards are written anew"
+            "it writes anew what is damaged, all but packed.json"
         )
 
 

@@ -9,13 +9,22 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mumdata.errors import LayoutError, MumError
+from mumdata.errors import ConfigError, LayoutError, MumError
 
-__all__ = ["atomic_path", "write_text", "inside", "relative_to_folder", "remove_abandoned"]
+__all__ = [
+    "atomic_path",
+    "check_apart",
+    "inside",
+    "printable_name",
+    "relative_to_folder",
+    "remove_abandoned",
+    "write_errors",
+    "write_text",
+]
 
 
 # a folder may be shared by machines, whose processes have the same numbers
@@ -34,40 +43,67 @@ def remove_abandoned(folder: Path) -> None:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it is flushed to disk and renamed to the target.
 
-    On any error the temporary file is removed and the target stays as it was. A full disk, a missing permission or
-    a read-only file system becomes a MumError that names the target.
+    On any error the temporary file is removed and the target stays as it was; see `write_errors`.
     """
     target = Path(target)
     temporary = target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    finally:
+        # where the folder itself is the trouble there is nothing to remove, and the error above is the one to tell
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(target: Path) -> Iterator[None]:
+    """Turn a full disk, a missing permission, an impossible name and the like into a MumError that names the target."""
+    try:
+        yield
     except OSError as error:
         remedy = {
             errno.ENOSPC: "no space left on the device; free some and run the command again",
             errno.EFBIG: "the file would exceed the size allowed; raise the limit (ulimit -f)",
             errno.EDQUOT: "disk quota exceeded; free some space and run the command again",
             errno.EACCES: "permission denied; choose another folder",
+            errno.ENOENT: "its folder is not there and cannot be made; choose another place",
+            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.ENOTDIR: "a file stands where its folder should be; choose another place",
             errno.EEXIST: "a file stands where its folder should be; choose another place",
             errno.EISDIR: "a folder has that name; choose another",
             errno.EROFS: "the file system is read-only; choose another folder",
         }.get(error.errno or 0)
-        if remedy is None:
+        # where the folder is there, something else than the target is missing
+        if remedy is None or (error.errno == errno.ENOENT and Path(target).parent.is_dir()):
             raise
         raise MumError(f"cannot write {target}: {remedy}") from error
-    finally:
-        # where the folder itself is the trouble there is nothing to remove, and the error above is the one to tell
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise ConfigError where an output, under whatever name, is one of the files that it is made of."""
+    try:
+        found = os.stat(out)
+    except (OSError, ValueError):
+        return  # nothing is there that could be lost
+    for path in inputs:
+        with suppress(OSError, ValueError):
+            if os.path.samestat(found, os.stat(path)):
+                raise ConfigError(f"writing {out} would replace {path}, which is an input; name another output")
+
+
+def printable_name(path: Path | str) -> str:
+    """Return a path as text that can be encoded: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def write_text(target: Path, text: str) -> None:

@@ -30,13 +30,14 @@ from mumdata.errors import CatalogError, ConfigError, MumError
 from mumdata.files import remove_abandoned
 from mumdata.index import check_name
 from mumdata.packed.catalogs import Counts, write_catalogs, write_mix
-from mumdata.packed.check import Verified, check_shards, total, verify_packed
+from mumdata.packed.check import Verified, check_shards, total
 from mumdata.packed.folder import Record, check_room, left_behind, owned, remove_others
 from mumdata.packed.plan import Chosen, choose
 from mumdata.packed.recode import Recoding
 from mumdata.packed.sequences import check_scenes
 from mumdata.packed.shard import Origin, ShardTask, absent_sources, is_finished, write_shard
 from mumdata.packed.summary import Packed
+from mumdata.packed.verify import verify_packed
 from mumdata.schema import FRAMES, MIX
 
 __all__ = ["Packed", "pack", "verify_packed"]

@@ -63,7 +63,7 @@ def remember_root(name: str, catalogs: Path, root: Path, dataset: str, *, relati
     path = relative_to_folder(root, target.parent) if relative else str(root.absolute())
     text = f"root = {json.dumps(path, ensure_ascii=False)}\n"
     text += f"dataset = {json.dumps(dataset)}\n"
-    if not target.exists() or target.read_text(encoding="utf-8") != text:
+    if not target.exists() or target.read_bytes() != text.encode():
         write_text(target, text)
 
 

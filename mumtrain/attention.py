@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mumdata.errors import ConfigError, MumError
+from mumdata.files import check_apart
 from mumtrain.drawing import (
     Frame,
     Picture,
@@ -82,12 +83,13 @@ def attention(
     them. `head` is one head, or "all" side by side; by default their mean. Both views are given whole, as the largest
     centred square of each image, upright. Raises MumError for a checkpoint that cannot be read or a model that never
     looks at other views, DecodeError for an image, ConfigError for points, layers and heads that do not exist and for
-    an `out` that is no picture's name.
+    an `out` that is no picture's name or one of the inputs.
     """
     check_ending(out)
     points = _points(at)
     runtime = select_runtime(device)
     weights = read_weights(source)
+    check_apart(out, [weights.path, image_a, image_b])
     model = load_model(weights, device=runtime.device).model
     meeting = find_meeting(model)
     blocks = _chosen_blocks(meeting, layer)
@@ -209,10 +211,10 @@ def attention_weights(
     grid = (H // model.patch, W // model.patch)
     patches = patchify(normalise(views_BVCHW, model.pixels), model.patch)
     if isinstance(model.decoder, CrossDecoder):
-        return _cross(model.decoder, model.encoder(patches, grid), grid, queries, blocks)
+        return _cross(model.decoder, model.encoder.encode(patches, grid), grid, queries, blocks)
     tower = find_meeting(model).tower
     if isinstance(tower, Decoder):
-        x, rope = tower.enter([model.encoder(patches, grid)], grid, None)
+        x, rope = tower.enter([model.encoder.encode(patches, grid)], grid, None)
     else:
         x, rope = model.encoder.embed(patches, grid)
     S = tower.num_special

@@ -24,6 +24,7 @@ from mumdata.files import atomic_path
 from mumtrain.config import Config, differing_keys, from_dict, to_dict
 
 __all__ = [
+    "BROKEN",
     "Checkpoint",
     "checkpoint_path",
     "save_checkpoint",
@@ -32,6 +33,8 @@ __all__ = [
     "newest_checkpoint",
     "prune_checkpoints",
     "check_same_run",
+    "check_stored",
+    "read_config",
     "restore_model",
 ]
 
@@ -51,6 +54,29 @@ HARMLESS = (
     "data.bad_frame_rate",
     "data.bad_frame_grace",
 )
+
+# what torch.load raises for bytes that torch.save did not write
+BROKEN = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    zipfile.BadZipFile,
+)
+
+# the entries of a checkpoint's file beside its format: those of Checkpoint
+_ENTRIES: dict[str, type] = {
+    "step": int,
+    "model": dict,
+    "optimizer": dict,
+    "config": dict,
+    "mix_digest": str,
+    "tally": dict,
+    "versions": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -120,29 +146,55 @@ def load_checkpoint(path: Path) -> Checkpoint:
         # torch would fall back to formats of its past, which are bare pickles
         raise MumError(f"checkpoint {path} is broken or not a checkpoint; use another one")
     try:
+        check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise MumError(
             f"checkpoint {path} is no plain data and is not opened: it is broken or asks to run code"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except BROKEN as error:
         raise MumError(
             f"checkpoint {path} is broken ({type(error).__name__} while reading); use another one"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    is_ours = isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] == FORMAT
+    if not is_ours:
         raise MumError(f"{path} is no mumtrain checkpoint of format {FORMAT}")
-    try:
-        return Checkpoint(
-            step=content["step"],
-            model=content["model"],
-            optimizer=content["optimizer"],
-            config=from_dict(content["config"]),
-            mix_digest=content["mix_digest"],
-            tally=content["tally"],
-            versions=content["versions"],
+    entries = {name: _entry(content, name, kind, path) for name, kind in _ENTRIES.items()}
+    if entries["step"] < 0:
+        raise MumError(f"checkpoint {path}: its entry 'step' is negative; use another one")
+    return Checkpoint(**{**entries, "config": read_config(entries["config"], path)})
+
+
+def _entry(content: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:
+    if name not in content:
+        raise MumError(f"checkpoint {path} lacks its entry '{name}'; use another one")
+    value = content[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        found = type(value).__name__
+        raise MumError(
+            f"checkpoint {path}: its entry '{name}' is of type {found}, not {kind.__name__}; use another one"
         )
-    except KeyError as error:
-        raise MumError(f"checkpoint {path} lacks its entry {error}; use another one") from error
+    return value
+
+
+def check_stored(path: Path) -> None:
+    """Raise MumError for an archive with compressed parts, which could grow to any size when it is read.
+
+    torch.save compresses nothing. Raises BadZipFile for an archive that is broken.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise MumError(f"{path} holds compressed parts, which torch.save never writes; it is not opened")
+
+
+def read_config(values: Any, path: Path) -> Config:
+    """Return the config that a file holds as plain values; what is wrong with it is a ConfigError naming the file."""
+    try:
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: its config is nested too deeply; use another file") from error
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -307,7 +307,9 @@ def features(
             device=device,
         )
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues", err=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as above
+        with suppress(OSError):
+            typer.echo("interrupted; the same command continues", err=True)
         raise typer.Exit(130) from None
     for line in found.lines():
         typer.echo(line)

@@ -205,12 +205,31 @@ def apply(config: Config, settings: Iterable[str]) -> Config:
     Values are read by the field's type. Raises ConfigError for a key that does not exist (naming the nearest one), a
     value of another type, or values that do not fit together.
     """
+    keys = set()
     for setting in settings:
         key, equals, text = setting.partition("=")
+        keys.add(key.strip())
         if not equals:
             raise ConfigError(f"setting '{setting}' has no '='; write it as section.key=value, e.g. optim.lr=1e-4")
         config = _replace(config, key.strip(), key.strip().split("."), text.strip())
-    return validate(config)
+    _refuse_idle_ratio(validate(config).mask, keys)
+    return config
+
+
+def _refuse_idle_ratio(mask: MaskConfig, keys: set[str]) -> None:
+    # a ratio that is asked for and counts for nothing, as the recipe gives ratios of another kind
+    if "mask.ratio" not in keys or keys & {"mask.kind", "mask.view_ratios"}:
+        return
+    if mask.view_ratios:
+        told = ",".join(map(str, mask.view_ratios))
+        raise ConfigError(
+            f"mask.ratio counts for nothing beside mask.view_ratios={told}; set these, or mask.view_ratios="
+        )
+    if read_kinds(mask.kind, 0.5) == read_kinds(mask.kind, 0.6):
+        raise ConfigError(
+            f"mask.ratio counts for nothing, as each kind of mask.kind={mask.kind} has a ratio of its own; set "
+            f"mask.kind={mask.kind.partition(':')[0]}:{mask.ratio}, for one"
+        )
 
 
 def _replace(node: Any, key: str, parts: list[str], text: str) -> Any:

@@ -6,6 +6,8 @@ PDF or SVG in which each pixel of a picture is a whole number of pixels wide, wh
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -107,9 +109,11 @@ def check_number(num: int) -> None:
 def read_square(path: Path, size: int) -> np.ndarray:
     """Read the largest centred square of an image, upright, as uint8 RGB [size, size, 3].
 
-    Raises DecodeError for what is no whole image, MumError for what cannot be opened.
+    Raises DecodeError for what is no whole image, MumError for what cannot be opened or is no file, such as a pipe.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise MumError(f"cannot read {path}: it is no regular file; name an image file")
         with open(path, "rb") as file:
             data = file.read()
         header = read_header(lambda at, count: data[at : at + count], len(data))

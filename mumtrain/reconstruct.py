@@ -8,6 +8,7 @@ Shapes: B sequences, V views, N patches of a view, H/W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from mumdata.errors import ConfigError
+from mumdata.files import check_apart
 from mumtrain.config import Config, MaskConfig, ModelConfig, apply
 from mumtrain.drawing import (
     Picture,
@@ -30,6 +32,7 @@ from mumtrain.drawing import (
     told_name,
     wrapped,
 )
+from mumtrain.mask_rules import read_references
 from mumtrain.masks.draw import draw_masks
 from mumtrain.model.autoencoder import MaskedAutoencoder
 from mumtrain.model.pixels import denormalise, normalise, normalise_patches, patchify, unpatchify
@@ -75,14 +78,15 @@ def reconstruct(
     are hidden as in training, but for the changes in `set`, such as `mask.ratio=0.9`. The largest centred square of
     each image is used, upright. Raises MumError for a checkpoint that cannot be read, DecodeError for an image,
     ConfigError for settings or a number of images that do not suit the model, and for an `out` that is no picture's
-    name.
+    name or one of the inputs.
     """
     check_ending(out)
     check_number(len(images))
     runtime = select_runtime(device)
     weights = read_weights(checkpoint)
-    config = _with_masks(weights.config, set)
-    _check_pair(config.model, len(images), views)
+    check_apart(out, [weights.path, *images])
+    _check_pair(weights.config.model, len(images), views)
+    config = _with_masks(weights.config, set, len(images) if views else 1)
     squares = np.stack([read_square(Path(image), config.data.size) for image in images])
     model = load_model(weights, device=runtime.device).model
     batch = torch.from_numpy(squares).permute(0, 3, 1, 2)
@@ -95,9 +99,17 @@ def reconstruct(
     return Path(out)
 
 
-def _with_masks(config: Config, settings: Sequence[str]) -> Config:
-    """Return the config with other masks; ConfigError for settings that are none of masks, or that do not fit."""
-    changed = apply(config, settings)
+def _with_masks(config: Config, settings: Sequence[str], num: int) -> Config:
+    """Return the config with other masks of `num` views, which may be more than the model was trained on.
+
+    Raises ConfigError for settings that are none of masks, or that do not fit.
+    """
+    most = {key: max(num, getattr(config.data, key)) for key in ("views_max", "frames_per_slot")}
+    for setting in settings:
+        key, _, text = (part.strip() for part in setting.partition("="))
+        if key == "mask.references" and num > 1 and read_references(text).least[0] >= num:
+            raise ConfigError(f"{key}={text} leaves none of {num} views masked; set {num - 1} or fewer")
+    changed = apply(replace(config, data=replace(config.data, **most)), settings)
     for setting in settings:
         if not setting.strip().startswith("mask."):
             raise ConfigError(f"'{setting}' is no setting of the masks, and the model is as it is; set mask.ratio=0.9")

@@ -209,8 +209,16 @@ def rank_slots(rank: int, num_ranks: int, num_slots: int) -> range:
 def open_sampler(mix: Mix, config: Config) -> Sampler:
     """Map the sequences of a mix, and what the rule for frames needs, and return the sampler over them.
 
-    Raises ConfigError where nothing can be drawn, CatalogError where the catalogs do not fit the mix.
+    Raises ConfigError where nothing can be drawn, and for single images in a run that needs two views, CatalogError
+    where the catalogs do not fit the mix.
     """
+    singles = [dataset.name for dataset in mix.datasets if dataset.single_view and dataset.weight > 0]
+    if config.model.decoder_attention == "cross" and singles:
+        without = " ".join(f"--weight {name}=0" for name in singles)
+        raise ConfigError(
+            f"{', '.join(singles)} has single images, and model.decoder_attention=cross looks from one view at "
+            f"another; make a mix without them: 'mumdata mix' with {without}"
+        )
     subset = read_subset(config.data.subset)
 
     def opened(dataset: MixDataset) -> SequenceTable:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from mumdata.catalog import Mix, open_mix
-from mumdata.errors import ConfigError, MumError
+from mumdata.errors import MumError
 from mumdata.files import write_text
 from mumtrain.checkpoint import (
     Checkpoint,
@@ -70,12 +70,6 @@ def pretrain(
     config = apply(recipe_of(recipe), set)
     runtime = select_runtime(device)
     opened = open_mix(Path(mix))
-    singles = [dataset.name for dataset in opened.datasets if dataset.single_view and dataset.weight > 0]
-    if config.model.decoder_attention == "cross" and singles:
-        raise ConfigError(
-            f"{', '.join(singles)} has single images, and this recipe looks from one view at another; make a mix "
-            "without them, e.g. 'mumdata mix' with --weight NAME=0"
-        )
     run = Path("runs", f"{Path(mix).stem}-{recipe}") if out is None else Path(out)
     checkpoint = _claim(run, resume)
     if checkpoint is not None:

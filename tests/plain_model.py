@@ -289,14 +289,14 @@ class PlainModel:
         return [(i, i + d // 2, angle) for i, angle in enumerate(angles)]
 
     def with_positions(self, tokens: list[Vector], places: list[Place]) -> list[Vector]:
-        """MAE: sines and cosines added to the tokens of patches."""
+        """MAE: sines and cosines added to the tokens of patches, those of columns first."""
         if self.config.positions != "absolute":
             return tokens
         return [x if place is None else x + self.sines(len(x), place) for x, place in zip(tokens, places, strict=True)]
 
     def sines(self, width: int, place: tuple[int, int]) -> Vector:
         quarter, values = width // 4, []
-        for coordinate in place:
+        for coordinate in reversed(place):
             for wave in (math.sin, math.cos):
                 for k in range(quarter):
                     values.append(wave(coordinate / 10000 ** (4 * k / width)))

@@ -125,6 +125,16 @@ def test_settings_that_do_not_go_together(settings: list[str], told: str) -> Non
         apply(recipe("debug-cpu"), settings)
 
 
+def test_a_ratio_that_counts_for_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"counts for nothing.*set mask\.kind=random:0\.5"):
+        apply(recipe("muskie-vitb16"), ["mask.ratio=0.5"])
+    uneven = apply(recipe("debug-cpu"), ["mask.view_ratios=0.9,0.5"])
+    with pytest.raises(ConfigError, match=r"counts for nothing beside mask\.view_ratios=0\.9,0\.5"):
+        apply(uneven, ["mask.ratio=0.5"])
+    assert apply(uneven, ["mask.ratio=0.5", "mask.view_ratios="]).mask.view_ratios == ()
+    assert apply(recipe("muskie-vitb16"), ["mask.ratio=0.5", "mask.kind=random,blob:0.8"]).mask.ratio == 0.5
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'mum-vitl16'"):
         recipe("mum-vitl")

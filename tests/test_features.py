@@ -41,6 +41,7 @@ from mumtrain.features.components import draw_components, principal_components, 
 from mumtrain.features.encode import Extractor
 from mumtrain.features.file import FeatureFile, Layout, Row
 from mumtrain.features.source import Encoded, FileImages, open_images
+from mumtrain.features.sparse import SparseFile
 from mumtrain.features.views import Framing, read_framing, read_view
 from mumtrain.model.autoencoder import MaskedAutoencoder, build_model
 from mumtrain.recipes import recipe
@@ -402,6 +403,13 @@ def test_only_usable_frames_are_chosen(tmp_path: Path) -> None:
     index("folder", root=tmp_path / "root", name="mine", catalogs=tmp_path, workers=1)
     assert open_images([tmp_path / "mine"]).names == ["a/0.png", "a/2.png"]
     assert open_images([tmp_path / "mine"], where="true) OR (true").names == ["a/0.png", "a/2.png"]
+    ends = [f"SELECT {value} WHERE (true" for value in ("1", "999999", "'abc'", "-5", "NULL", "0.5", "0")]
+    for end in [*ends, "SELECT frame_id FROM frames WHERE (true"]:
+        for begin in ("true", "false"):
+            if (begin, end) != ("false", ends[-1]):  # one usable frame, as a condition might choose
+                with pytest.raises(ConfigError) as caught:
+                    open_images([tmp_path / "mine"], where=f"{begin}) UNION ALL {end}")
+                assert "\n" not in str(caught.value)
 
 
 def test_wrong_conditions_are_told_in_a_line(places: dict[str, Path]) -> None:
@@ -409,6 +417,8 @@ def test_wrong_conditions_are_told_in_a_line(places: dict[str, Path]) -> None:
         ("scenes = 'a'", "failed: Binder Error"),
         ("scene = ", "failed: Parser Error"),
         ("true); SELECT (1", "not one condition"),
+        ("true) UNION ALL SELECT 999999 WHERE (true", "not one condition"),
+        (" ", r"\(--where\) is empty"),
     ):
         with pytest.raises(ConfigError, match=told) as caught:
             open_images([places["files"]], where=where)
@@ -663,6 +673,77 @@ def test_two_processes_do_not_write_one_file(
     assert features(trained[0], images, out=out).num_done == 1
 
 
+def test_a_reader_is_not_taken_for_a_writer(
+    trained: tuple[Path, MaskedAutoencoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images, out = photos(tmp_path, 2), tmp_path / "f.h5"
+    _begin(trained[0], images, out, monkeypatch)
+    with h5py.File(tmp_path / "f.h5.part"), pytest.raises(MumError, match="another process is reading"):
+        features(trained[0], images, out=out)
+
+
+def test_an_input_is_never_replaced(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
+    images = photos(tmp_path / "images", 2)
+    weights = tmp_path / "weights.png"
+    weights.hardlink_to(trained[0])
+    odd = images[0].rename(tmp_path / "images" / "odd.h5")
+    before = [path.read_bytes() for path in (odd, images[1], weights)]
+    for how in ({"out": odd}, {"pca": images[1]}, {"pca": weights}, {"out": tmp_path / "f.h5", "pca": images[1]}):
+        with pytest.raises(ConfigError, match="is an input; name another output"):
+            features(weights, [odd, images[1]], **how)
+    assert [path.read_bytes() for path in (odd, images[1], weights)] == before
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_an_image_of_a_catalog_is_never_replaced(
+    trained: tuple[Path, MaskedAutoencoder], places: dict[str, Path], tmp_path: Path
+) -> None:
+    root = places["files"].parents[1] / "files"
+    with pytest.raises(ConfigError, match=r"3\.png, which is an input"):
+        features(trained[0], [places["files"]], pca=root / "a" / "3.png")
+
+
+def test_names_that_no_file_can_have_are_told(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
+    images = photos(tmp_path, 1)
+    os.mkfifo(tmp_path / "pipe.h5")
+    for name, told in (
+        ("0.png/f.h5", "a file stands where its folder should be"),
+        (f"{'a' * 247}.h5", "name is too long"),
+        (f"{'a' * 300}.h5", "name is too long"),
+        ("/proc/none/f.h5", "cannot be made"),
+        ("pipe.h5", "is no file"),
+    ):
+        with pytest.raises(MumError, match=told) as caught:
+            features(trained[0], images, out=tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_may_have_any_name(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
+    run = tmp_path / os.fsdecode(b"run\xff")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / trained[0].name).hardlink_to(trained[0])
+    features(run, photos(tmp_path / "images", 1), out=tmp_path / "f.h5", pca=tmp_path / "a.png")
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert "\ufffd" in file.attrs["model"]
+
+
+def test_a_picture_is_not_drawn_of_other_images(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
+    images = [write_picture(tmp_path / "root" / "a" / f"{n}.png", 48, 32, seed=n) for n in range(2)]
+    index("folder", root=tmp_path / "root", name="mine", catalogs=tmp_path, workers=1)
+    out, pca = tmp_path / "f.h5", tmp_path / "a.png"
+    for size in (None, "native"):
+        write_picture(images[1], 48, 32, seed=1)
+        out.unlink(missing_ok=True)
+        features(trained[0], [tmp_path / "mine"], out=out, size=size)
+        write_picture(images[1], 32, 64)
+        with pytest.raises(DecodeError, match=r"a/1\.png: its size has changed since .*f\.h5 is whole"):
+            features(trained[0], [tmp_path / "mine"], out=out, pca=pca, size=size)
+    images[1].unlink()
+    with pytest.raises(DecodeError, match=r"a/1\.png: the file has gone; .*f\.h5 is whole, only the picture"):
+        features(trained[0], [tmp_path / "mine"], out=out, pca=pca, size="native")
+    assert not pca.exists()
+
+
 def test_wrong_arguments_are_told(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
     images, out = photos(tmp_path, 1), tmp_path / "f.h5"
     cases: list[tuple[str, dict[str, Any]]] = [
@@ -682,6 +763,77 @@ def test_wrong_arguments_are_told(trained: tuple[Path, MaskedAutoencoder], tmp_p
             features(trained[0], images, **how)
     with pytest.raises(MumError, match="free there"):
         FeatureFile.open(out, _layout(1 << 40), {}, fixed={}, attributes={})
+
+
+def test_space_is_asked_for_all_that_is_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = file_module.shutil.disk_usage(tmp_path)
+    paths = [f"{'x' * 1000}{n}" for n in range(4)]
+    for free, told in ((5000, "5.0 kB are free"), (999, "999 bytes are free"), (0, "0 bytes are free")):
+        monkeypatch.setattr(file_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        with pytest.raises(MumError, match=rf"needs \d+\.\d kB, of which {told}"):
+            FeatureFile.open(tmp_path / "f.h5", _layout(4), {}, fixed={"paths": paths}, attributes={})
+    assert not list(tmp_path.iterdir())
+
+
+_LIMITED = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from mumdata.errors import MumError
+from mumtrain.features.file import FeatureFile, Layout
+layout = Layout(np.full((4, 2), 20, np.int32), True, 16, "float32", True, False)
+for limit in (0, 3000, 50_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        FeatureFile.open(Path(sys.argv[1]), layout, {}, fixed={"paths": ["x"] * 4}, attributes={}).close()
+    except MumError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path / "f.h5")]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    told = child.stdout.splitlines()
+    assert len(told) == 3
+    assert all("cannot write" in line and "ulimit -f" in line for line in told)
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["write", "read", "cut"]), st.integers(0, 300_000), st.integers(0, 200_000)),
+        max_size=12,
+    )
+)
+def test_a_file_in_memory_is_as_any_other(calls: list[tuple[str, int, int]]) -> None:
+    sparse, other = SparseFile(), BytesIO()
+    for number, (what, at, num) in enumerate(calls, 1):
+        for file in (sparse, other):
+            file.seek(at)
+        if what == "cut":
+            sparse.truncate()
+            other.write(b"")
+            data = other.getvalue()[:at].ljust(at, b"\0")
+            other = BytesIO(data)
+        elif what == "write":
+            assert sparse.write(bytes([number]) * num) == other.write(bytes([number]) * num)
+        else:
+            assert sparse.read(num) == other.read(num)
+    made = bytearray(sparse.size)
+    for at, data in sparse.pieces():
+        made[at : at + len(data)] = data
+    assert made == other.getvalue()
+
+
+def test_a_file_in_memory_takes_what_is_written() -> None:
+    sparse = SparseFile()
+    sparse.seek(1 << 50)
+    sparse.write(b"end")
+    assert sparse.size == (1 << 50) + 3
+    assert sum(len(data) for _, data in sparse.pieces()) < 1 << 20
 
 
 # ---- killed

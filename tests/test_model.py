@@ -481,11 +481,11 @@ def test_with_nothing_hidden_training_and_features_see_the_same() -> None:
     every = torch.arange(15).expand(2, 3, 15)
     with torch.no_grad():
         features = encoder.forward_features(images)["x_norm_patchtokens"]
-        torch.testing.assert_close(encoder(patches, GRID, kept_BVK=every)[:, :, 1:], features)
+        torch.testing.assert_close(encoder.encode(patches, GRID, kept_BVK=every)[:, :, 1:], features)
         # and hidden patches leave the others in their places
         kept = every.flip(-1)[..., ::2]
-        some = encoder(patches.gather(2, kept[..., None].expand(-1, -1, -1, 192)), GRID, kept_BVK=kept)
-        ascending = encoder(patches[:, :, ::2], GRID, kept_BVK=every[..., ::2])
+        some = encoder.encode(patches.gather(2, kept[..., None].expand(-1, -1, -1, 192)), GRID, kept_BVK=kept)
+        ascending = encoder.encode(patches[:, :, ::2], GRID, kept_BVK=every[..., ::2])
     torch.testing.assert_close(some[:, :, 1:].flip(2), ascending[:, :, 1:])
 
 
@@ -543,7 +543,7 @@ def test_layers_of_the_decoder_know_of_the_other_views() -> None:
         other[:, 2] = 0.5
         for layer, changed, meets in zip(layers, model.multi_view_layers(other), [False, True, True], strict=True):
             assert torch.allclose(layer[:, :2], changed[:, :2], atol=1e-5) != meets
-        x = model.decoder.embedding(model.encoder(patchify(views, 8), GRID)).flatten(0, 1)
+        x = model.decoder.embedding(model.encoder.encode(patchify(views, 8), GRID)).flatten(0, 1)
         x = model.decoder.blocks[0](x, model.decoder.table(GRID, x.device))
     torch.testing.assert_close(layers[0].flatten(0, 1), x[:, 1:])
     with pytest.raises(MumError, match="no decoder over all views"):
@@ -744,3 +744,16 @@ def test_one_batch_can_be_learned_by_heart() -> None:
         losses.append(float(loss.detach()))
     assert losses[0] > 0.95
     assert losses[-1] < 0.35
+
+
+def test_an_encoder_called_with_images_gives_a_vector_each() -> None:
+    images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    for sets in ([], ["model.class_token=false"]):
+        encoder = build_model(apply(recipe("debug-cpu"), sets)).encoder.eval()
+        found = encoder.forward_features(images)
+        wanted = found["x_norm_patchtokens"].mean(1) if sets else found["x_norm_cls_token"]
+        torch.testing.assert_close(encoder(images), wanted)
+        assert encoder(images).shape == (2, encoder.embed_dim)
+    assert (encoder.patch_size, encoder.n_blocks, encoder.num_heads) == (8, 4, 3)
+    half = build_model(apply(recipe("debug-cpu"), ["model.pixels=half"])).encoder
+    assert (half.mean, half.std) == ((0.5,) * 3, (0.5,) * 3)

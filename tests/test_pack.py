@@ -1429,6 +1429,95 @@ def test_damaged_shards_whose_files_are_gone_are_kept_and_all_told(tmp_path: Pat
     assert pack(catalogs / "mix.parquet", **how).num_mended == num_shards
 
 
+@pytest.mark.parametrize("content", [None, b"", bytes(range(256)), b"{}", b"[]"])
+def test_a_record_that_packing_refuses_is_seen(
+    small: Packed, mix_path: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    out = damaged(small, tmp_path)
+    record = out / "packed.json"
+    if content is None:
+        record.unlink()
+    else:
+        record.write_bytes(content)
+    (problem,) = verify_packed(out, workers=1).problems
+    assert problem.startswith(f"{record} is damaged (")
+    with pytest.raises(ConfigError):
+        pack(mix_path, out=out, size=40, shard_gb=6e-5, workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("quality"),
+        lambda about: about.update(size=48),
+        lambda about: about.update(size=[40]),
+        lambda about: about["shards"]["megadepth"].update(ends=[]),
+        lambda about: about["shards"]["megadepth"]["ends"].reverse(),
+        lambda about: about["shards"]["megadepth"]["ends"].append(about["shards"]["megadepth"]["ends"].pop() + 1),
+        lambda about: about["shards"]["megadepth"]["ends"].pop(),
+        lambda about: about["shards"]["megadepth"].update(bytes=None),
+    ],
+)
+def test_a_record_that_does_not_fit_the_copy_is_seen(
+    small: Packed, mix_path: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    out = damaged(small, tmp_path)
+    record = out / "packed.json"
+    about = json.loads(record.read_text())
+    change(about)
+    record.write_text(json.dumps(about))
+    assert any(problem.startswith(f"{record} is damaged") for problem in verify_packed(out, workers=1).problems)
+    with pytest.raises(ConfigError):
+        pack(mix_path, out=out, size=40, shard_gb=6e-5, workers=1)
+
+
+FILES = [*(f"{schema.name}.parquet" for schema in (FRAMES, SEQUENCES, SCENES, COVISIBILITY)), "root.toml"]
+
+
+def test_all_files_that_are_gone_are_told_and_packed_again(small: Packed, mix_path: Path, tmp_path: Path) -> None:
+    out = damaged(small, tmp_path)
+    tar = out / "megadepth/shards/megadepth-000001.tar"
+    gone = [*(out / "megadepth" / name for name in FILES), tar]
+    for path in gone:
+        path.unlink()
+    # each once, and nothing of commands that would make another catalog than the copy's
+    assert sorted(verify_packed(out, workers=1).problems) == sorted(f"{path} does not exist" for path in gone)
+    shutil.rmtree(out / "megadepth")
+    problems = verify_packed(out, workers=1).problems
+    assert {f"{out / 'megadepth' / name} does not exist" for name in FILES} <= set(problems)
+    assert not any(told in problem for problem in problems for told in ("index ", "mine", "mumdata mix", "Errno"))
+    pack(mix_path, out=out, size=40, shard_gb=6e-5, workers=1)
+    assert contents(out) == contents(small.path.parent)
+    assert not verify_packed(out, workers=1).problems
+
+
+@pytest.mark.parametrize("name", ["mix.parquet", *(f"megadepth/{name}" for name in (*FILES, "quarantine.parquet"))])
+@pytest.mark.parametrize("length", [0, 20])
+def test_files_that_are_cut_are_told_and_packed_again(
+    small: Packed, mix_path: Path, tmp_path: Path, name: str, length: int
+) -> None:
+    out = damaged(small, tmp_path)
+    path = out / name
+    path.write_bytes(path.read_bytes()[:length])
+    if name.endswith("root.toml") and length:
+        path.write_text('root = "/nowhere"\n')
+    (problem,) = verify_packed(out, workers=1).problems
+    assert problem.startswith(f"{path} is ")
+    assert "run '" not in problem
+    pack(mix_path, out=out, size=40, shard_gb=6e-5, workers=1)
+    assert contents(out) == contents(small.path.parent)
+
+
+def test_rows_of_scenes_are_read(small: Packed, tmp_path: Path) -> None:
+    out = damaged(small, tmp_path)
+    path = out / "megadepth" / SCENES.file_name
+    data = bytearray(path.read_bytes())
+    data[4:60] = bytes(56)  # the footer is whole
+    path.write_bytes(data)
+    (problem,) = verify_packed(out, workers=1).problems
+    assert problem.startswith(f"{path} is damaged")
+
+
 def test_the_command_reads_a_copy_back(small: Packed, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

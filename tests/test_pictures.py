@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -420,6 +421,11 @@ def test_settings_change_the_masks_alone(runs: Path, images: list[Path], pages: 
         title("mum", "mask.ration=0.9")
     with pytest.raises(ConfigError, match=r"keeps 0 of 16"):
         title("mum", "mask.ratio=0.99")
+    with pytest.raises(ConfigError, match=r"mask\.references=7 leaves none of 2 views masked; set 1 or fewer"):
+        title("mum", "mask.references=7", num=2)
+    # more than the model was trained on
+    reconstruct(runs / "mum", images * 2, out=Path("a.png"), set=["mask.references=7"], device="cpu")
+    assert words_of(pages[-1])[0].startswith("10 views together, 7 of them whole, ")
     with pytest.raises(ConfigError, match="needs one whole view"):
         title("croco", "mask.references=0", num=2)
 
@@ -480,6 +486,30 @@ def test_what_cannot_be_reconstructed_is_told(runs: Path, tmp_path: Path) -> Non
     with pytest.raises(DecodeError, match=r"a\.jpg"):
         attention(runs / "mum", image, image, out=out)
     assert not out.exists()
+
+
+def test_an_input_is_never_replaced(runs: Path, tmp_path: Path) -> None:
+    images = [write_picture(tmp_path / f"{n}.png", seed=n) for n in range(2)]
+    link = tmp_path / "link.png"
+    link.symlink_to(images[1])
+    weights = tmp_path / "weights.png"
+    weights.hardlink_to(next((runs / "mum").rglob("step-*")))
+    before = [path.read_bytes() for path in (*images, weights)]
+    for out in (images[1], tmp_path / ".." / tmp_path.name / "1.png", link, weights):
+        with pytest.raises(ConfigError, match="is an input; name another output") as caught:
+            reconstruct(weights, images, out=out, device="cpu")
+        assert str(out) in str(caught.value)
+        with pytest.raises(ConfigError, match="is an input"):
+            attention(weights, *images, out=out, device="cpu")
+    assert [path.read_bytes() for path in (*images, weights)] == before
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(MumError, match=r"pipe\.jpg: it is no regular file"):
+        read_square(tmp_path / "pipe.jpg", SIZE)
+    with pytest.raises(MumError, match=r"missing\.jpg: No such file"):
+        read_square(tmp_path / "missing.jpg", SIZE)
 
 
 # ---- attention

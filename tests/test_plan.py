@@ -665,3 +665,22 @@ def test_a_plan_is_told_in_tables_json_and_csv(by_hand: Path, more: list[str]) -
     assert len(frame) == 3 + sum(len(stage.datasets) + len(stage.views) for stage in found.stages)
     assert "views" in render(frame, "csv").split("\n")[0].split(",")
     assert len(json.loads(render(frame, "json"))) == len(frame)
+
+
+def test_what_masks_hide_is_told() -> None:
+    from mumtrain.planning.hiding import hidden_shares
+
+    def told(name: str, *settings: str) -> list[str]:
+        return list(hidden_shares(apply(recipe(name), settings)))
+
+    assert told("mum-vitb16") == ["masks: random hides 75.0% of a view's patches"]
+    # 20 of 196 stay, and the other view
+    assert told("croco-v2-vitb16") == [
+        "masks: random hides 89.8% of a view's patches; 44.9% of all patches of 2 views, as some stay whole"
+    ]
+    random, rectangle, ellipse = told("muskie-vitb16")
+    assert random.startswith("masks: random hides 90.3% of a view's patches; 56.4% of all patches of 8 views")
+    for line, low, high in ((rectangle, 60, 68), (ellipse, 54, 62)):
+        found = re.search(r"hides ([\d.]+)% of a masked view's patches on average \(.*\), 75% asked for; ", line)
+        assert found is not None
+        assert low < float(found[1]) < high

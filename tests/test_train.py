@@ -294,6 +294,13 @@ def test_the_loss_falls(mix_path: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.015
 
 
+def test_single_images_are_nothing_for_pairs(mix_path: Path, tmp_path: Path) -> None:
+    pairs = ["data.views_max=2", "mask.references=1", "model.decoder_attention=cross"]
+    with pytest.raises(ConfigError, match=r"imagenet has single images.*--weight imagenet=0"):
+        run(mix_path, tmp_path / "run", *pairs)
+    assert not (tmp_path / "run").exists()
+
+
 # ---- checkpoints
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import resource
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from mumdata.errors import ConfigError, MumError
-from mumtrain.checkpoint import save_checkpoint
+from mumtrain.checkpoint import load_checkpoint, save_checkpoint
 from mumtrain.config import Config, apply
 from mumtrain.masks.draw import draw_masks
 from mumtrain.model.autoencoder import MaskedAutoencoder, build_model
@@ -23,7 +25,7 @@ from mumtrain.model.pixels import patchify
 from mumtrain.optim import build_optimizer
 from mumtrain.recipes import recipe
 from mumtrain.weights import export, initialise_from, load_encoder, load_model
-from mumtrain.weights.files import read_torch
+from mumtrain.weights.files import read_safetensors, read_torch, write_safetensors, write_torch
 
 State = dict[str, torch.Tensor]
 
@@ -328,11 +330,12 @@ def test_decoder_blocks_must_alternate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rope_embed.periods", "rope_embed_decoder.periods"])
 def test_other_periods_are_refused(tmp_path: Path, name: str) -> None:
     state = released()
-    for factor in (1.01, 1 + 1e-5):
+    for factor in (1.1, 0.9):
         wrong = state | {name: state[name] * torch.tensor([1.0] * (len(state[name]) - 1) + [factor])}
         fails(save(tmp_path / "mum.pth", wrong), f"'{name}'", "periods")
     coarse = state | {name: state[name].bfloat16()}  # coarser, but the same
-    load_encoder(save(tmp_path / "mum.pth", coarse))
+    for same in (coarse[name], coarse[name].float(), coarse[name].double(), state[name].double(), state[name].half()):
+        load_encoder(save(tmp_path / "mum.pth", state | {name: same}))
     fails(save(tmp_path / "mum.pth", state | {name: coarse[name] * 1.1}), f"'{name}'")
     fails(save(tmp_path / "mum.pth", state | {name: torch.ones(5)}), f"'{name}'", "20 channels")
 
@@ -359,6 +362,15 @@ def test_pickles_stay_closed(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "cut.pth", "w", zipfile.ZIP_DEFLATED) as squeezed:
         squeezed.writestr("archive/data.pkl", b"0" * 10**6)
     fails(tmp_path / "cut.pth", "compressed")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    squeezed_run = tmp_path / "run" / "checkpoints" / "step-00000001.pt"
+    stored = zipfile.ZipFile(run_of(thin(), tmp_path / "whole"))
+    with stored, zipfile.ZipFile(squeezed_run, "w", zipfile.ZIP_DEFLATED) as squeezed:
+        for part in stored.namelist():
+            squeezed.writestr(part, stored.read(part))
+    fails(squeezed_run, "compressed", load=load_checkpoint)
+    with pytest.raises(MumError, match="no checkpoint in"):
+        load_encoder(tmp_path / "run")
     assert not mark.exists()
 
 
@@ -369,6 +381,91 @@ def test_a_tensor_may_not_claim_more_than_the_file_holds(tmp_path: Path) -> None
     fails(save(tmp_path / "text.pth", state | {"norm.bias": "text"}), "norm.bias", "no tensor")
     fails(save(tmp_path / "int.pth", state | {"norm.bias": torch.ones(WIDTH).int()}), "norm.bias")
     fails(save(tmp_path / "sparse.pth", state | {"norm.bias": torch.ones(WIDTH).to_sparse()}), "norm.bias")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's own, about nested tensors
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    fails(save(tmp_path / "nested.pth", state | {"norm.bias": nested}), "norm.bias", "no dense tensor")
+    fails(save(tmp_path / "fp8.pth", state | {"norm.bias": torch.ones(WIDTH).to(torch.float8_e4m3fn)}), "norm.bias")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(math.nan, torch.float32), (-math.inf, torch.half), (1e300, torch.double)]
+)
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    state = released()
+    wrong = state["blocks.1.mlp.fc1.weight"].to(dtype)
+    wrong[3, 1] = value
+    path = save(tmp_path / "mum.pth", state | {"blocks.1.mlp.fc1.weight": wrong})
+    for load in (load_encoder, load_model, lambda path: start(as_released(), path)):
+        fails(path, "'blocks.1.mlp.fc1.weight'", "NaN or infinite", load=load)
+    run = run_of(thin(), tmp_path / "run")
+    content = torch.load(run, weights_only=True)
+    content["model"]["encoder.norm.bias"] = torch.full([WIDTH], value, dtype=dtype)
+    fails(save(run, content), "'encoder.norm.bias'", "NaN or infinite")
+    load_checkpoint(run)  # a run may go on from whatever it came to
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "word"),
+    [
+        ("step", "7", "is of type str, not int"),
+        ("step", True, "type bool"),
+        ("step", -1, "negative"),
+        ("model", [1], "type list"),
+        ("optimizer", torch.ones(2), "type Tensor"),
+        ("config", None, "NoneType"),
+        ("tally", 3, "int, not dict"),
+        ("mix_digest", 3, "int, not str"),
+        ("format", torch.ones(2), "no mumtrain checkpoint"),
+    ],
+)
+def test_checkpoints_with_odd_entries(tmp_path: Path, entry: str, value: Any, word: str) -> None:
+    path = run_of(thin(), tmp_path / "run")
+    content = torch.load(path, weights_only=True)
+    fails(save(path, content | {entry: value}), word, load=load_checkpoint)
+    fails(path, word)
+    del content[entry]
+    fails(save(path, content), load=load_checkpoint)
+
+
+def nest(depth: int) -> Any:
+    found: Any = 1
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_odd_configs_are_told_with_their_file(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    run = run_of(thin(), tmp_path / "run")
+    content = torch.load(run, weights_only=True)
+    half = export(run, out=tmp_path / "half.safetensors").path
+    tensors, metadata = read_safetensors(half)
+    config = json.loads(metadata["mumtrain"])
+
+    def with_model(**settings: Any) -> dict[str, Any]:
+        return config | {"model": config["model"] | settings}
+
+    for odd, word in (
+        (with_model(colour=3), "unknown setting 'model.colour'"),
+        (with_model(norm_eps="much"), "model.norm_eps"),
+        ([], "the config must be a section"),
+        (with_model(registers=10**18), "no model has the sizes"),
+        (with_model(registers=10**30), "no model has the sizes"),
+    ):
+        fails(save(run, content | {"config": odd}), *([word] if odd else ["'config'"]))
+        save_file(tensors, half, {"mumtrain": json.dumps(odd)})
+        fails(half, word)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(20000)  # to write it
+    save(run, content | {"config": with_model(patch=nest(3000))})
+    sys.setrecursionlimit(before)
+    fails(run, "nested too deeply")
+    save_file(tensors, half, {"mumtrain": "[" * 10**5 + "]" * 10**5})
+    fails(half, "no JSON")
+    flat = {"patch_embed.proj.weight": torch.ones(0, 3, 10**18, 1), "cls_token": torch.ones(1, 1, WIDTH)}
+    fails(save(tmp_path / "flat.pth", released(whole=False) | flat), "no model has the sizes")
 
 
 def test_other_contents_are_named(tmp_path: Path) -> None:
@@ -478,6 +575,18 @@ def test_a_checkpoint_that_lost_tensors_is_told(tmp_path: Path) -> None:
     fails(save(path, content), "more blocks")
 
 
+def test_recompute_is_for_training_alone(tmp_path: Path) -> None:
+    run = run_of(thin("model.recompute=true", "model.encoder.depth=1"), tmp_path / "run")
+    assert load_model(run).config.recompute
+    images = noise(2, 3, *SIZE)
+    for encoder in (load_encoder(run), load_model(run).model.encoder):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own names
+            program = torch.export.export(Features(encoder), (images,), strict=True)
+        found, expected = program.module()(images), encoder.forward_features(images)
+        torch.testing.assert_close(found["x_prenorm"], expected["x_prenorm"], rtol=0, atol=1e-6)
+
+
 # ---- the released layout, the other way round
 
 
@@ -493,6 +602,8 @@ def test_released_layout_round_trip(tmp_path: Path, whole: bool) -> None:
     ours = run_of(thin("model.global_class_token=blank"), tmp_path / "run")
     there = export(ours, out=tmp_path / "there.pth", format="released", whole=whole).path
     assert_same(load_encoder(there), load_encoder(ours))
+    told = export(ours, out=tmp_path / "there.pth", format="released", whole=whole).note
+    assert ("computes with LayerNorm's epsilon 1e-05 and bfloat16 tables, this model with 1e-06" in told) != whole
     if whole:
         assert_same(load_model(there).model, load_model(ours).model)
         assert load_model(there).config == load_model(ours).config
@@ -530,6 +641,46 @@ def test_export_refuses_before_it_writes(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             export(path, **{**options, "out": tmp_path / options["out"]})
     assert [p.name for p in tmp_path.iterdir()] == ["mum.pth"]
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_export_without_space_or_folder(tmp_path: Path, ending: str) -> None:
+    path, format = save(tmp_path / "mum.pth", released()), "released"
+    with pytest.raises(MumError, match=r"cannot write /proc/nowhere/a\..*choose another"):
+        export(path, out=Path(f"/proc/nowhere/a.{ending}"), format=format)
+    big = {"x": torch.zeros(2**19)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(MumError, match=r"cannot write .*/big") as caught:
+            write_torch(tmp_path / "big", big) if ending == "pth" else write_safetensors(tmp_path / "big", big, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["mum.pth"]
+
+
+def test_advice_can_be_followed(tmp_path: Path) -> None:
+    def advice(format: str, *sets: str, whole: bool = False) -> str:
+        run = run_of(thin(*sets), tmp_path / "run")
+        out = tmp_path / ("a.onnx" if format == "onnx" else "a.pth")
+        with pytest.raises(ConfigError) as caught:
+            export(run, out=out, format=format, whole=whole)
+        return str(caught.value).partition("; ")[2]
+
+    assert advice("released", "model.registers=1") == "export the model as safetensors or onnx"
+    assert advice("released", "model.registers=1", whole=True) == "export the model as safetensors"
+    assert advice("timm", "model.rope_precision=bfloat16") == "export the model as safetensors"
+    assert advice("onnx", "model.rope_precision=bfloat16") == "export as safetensors"
+
+
+def test_tensors_that_share_a_memory_are_written_apart(tmp_path: Path) -> None:
+    both = torch.arange(6.0)
+    tensors = {"a": both, "b": both[2:4], "c": both.view(2, 3).T}
+    write_safetensors(tmp_path / "a.safetensors", tensors, {})
+    found, _ = read_safetensors(tmp_path / "a.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 # ---- timm and DINOv3
@@ -580,6 +731,13 @@ def test_timm_layout_computes_the_formulas(tmp_path: Path, positions: str, regis
     expected = {name for name in released(whole=False) if not name.startswith("rope")}
     expected |= ({"reg_token"} if registers else set()) | ({"pos_embed"} if positions == "absolute" else set())
     assert state.keys() == expected
+    if positions == "absolute":  # of the patch in row 1, column 2: MAE's code puts columns first
+        halves = [
+            [wave(place / 10000 ** (4 * k / WIDTH)) for wave in (math.sin, math.cos) for k in range(WIDTH // 4)]
+            for place in (2, 1)
+        ]
+        of_patch = state["pos_embed"][0, 1 + registers + 5]
+        torch.testing.assert_close(of_patch, torch.tensor(halves).flatten(), rtol=0, atol=1e-6)
     image = noise(3, 12, 12)
     # as timm's classes compute it: special tokens first, positions added to all of them or turned behind them
     tokens = F.conv2d(image[None], state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=PATCH)
@@ -755,7 +913,8 @@ def test_a_run_starts_from_the_encoder_alone(
         taken = name.removeprefix("encoder.") in stored and name.startswith("encoder.")
         assert torch.equal(value, stored[name.removeprefix("encoder.")] if taken else before[name]), name
         assert (name in found.taken, name in found.anew) == (taken, not taken)
-    assert str(found).startswith("encoder (41 tensors) from ")
+    assert str(found).startswith(f"encoder (ViT {WIDTH} wide, {DEPTH} deep, 41 tensors) from ")
+    assert (found.to_dict()["width"], found.to_dict()["depth"]) == (WIDTH, DEPTH)
     assert "the decoder" in str(found)
     if "model.hidden_tokens=replaced" in sets:
         assert "encoder.mask_token" in str(found)
@@ -821,6 +980,19 @@ def test_muskie_runs_start_from_muskie(tmp_path: Path) -> None:
         start(thin(*sets, "model.global_class_token=blank"), path, parts="encoder")
 
 
+def test_another_kind_of_encoder_is_named_without_advice(tmp_path: Path) -> None:
+    # to change the kind alone need not be possible: it goes with masks and views
+    path = run_of(thin(*FAMILY["muskie"], "model.class_token=true"), tmp_path / "run")
+    with pytest.raises(ConfigError) as caught:
+        start(thin(), path)
+    message = str(caught.value)
+    assert message.partition("another model, ")[2] == (
+        "one with model.encoder_attention=alternating (this run: frame), model.registers=2 (this run: 0), "
+        "model.positions=integer (this run: axial); give weights of this run's kind"
+    )
+    assert "--set" not in message
+
+
 def test_all_parts_may_be_asked_for(tmp_path: Path) -> None:
     half = save(tmp_path / "half.pth", released(whole=False))
     with pytest.raises(ConfigError, match="encoder alone"):
@@ -831,8 +1003,6 @@ def test_all_parts_may_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_safetensors_file_may_be_read_by_whoever_may_read_others(tmp_path: Path) -> None:
-    from mumtrain.weights.files import write_safetensors
-
     write_safetensors(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {})
     (tmp_path / "b").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode

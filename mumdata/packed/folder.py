@@ -25,11 +25,13 @@ from mumdata.packed.plan import Chosen, divide, estimate, source_digests
 from mumdata.packed.recode import Recoding
 from mumdata.packed.shard import Origin, ShardTask
 
-__all__ = ["Record", "check_room", "left_behind", "owned", "remove_others"]
+__all__ = ["Record", "check_room", "left_behind", "owned", "read_whole_record", "remove_others"]
 
 _FORMAT = 1
 
 _NAMED = 5  # datasets in a message
+
+_KEYS = ("format", "size", "quality", "shard_gb", "mix")
 
 
 @contextmanager
@@ -72,7 +74,7 @@ class Record:
         about: dict[str, Any] = {"format": _FORMAT, "size": how.size or "full", "quality": how.quality}
         about |= {"shard_gb": shard_gb}
         place = relative_to_folder(mix, out)
-        before = self._read()
+        before = _read(self._path) if self._path.exists() else None
         if before is not None:
             if before.get("mix") != place and set(before["shards"]) != set(names):
                 other = f"of {os.path.normpath(out / str(before.get('mix', 'another mix')))} {_named(before['shards'])}"
@@ -101,7 +103,7 @@ class Record:
             self._about["shards"][dataset.name] = known = {"of": key, "ends": ends, "bytes": int(sizes.sum())}
             self._write()
         elif not _is_division(known, len(chosen.images)):
-            raise self._damaged(f"the shards of {dataset.name} are not {len(chosen.images):,} images")
+            raise _damaged(self._path, f"the shards of {dataset.name} are not {len(chosen.images):,} images")
         ends, each = known["ends"], known["bytes"] / max(1, len(chosen.images))
         digests = source_digests(dataset, chosen.images, ends)
         folder = self._path.parent / dataset.name
@@ -116,23 +118,26 @@ class Record:
             for number, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
         ]
 
-    def _read(self) -> dict[str, Any] | None:
-        if not self._path.exists():
-            return None
-        try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise self._damaged("it cannot be read") from error
-        shards = found.get("shards") if isinstance(found, dict) else None
-        if not isinstance(shards, dict) or not all(isinstance(known, dict) for known in shards.values()):
-            raise self._damaged("it is not a record of packing")
-        return dict(found)
-
     def _write(self) -> None:
         write_text(self._path, json.dumps(self._about, indent=1, sort_keys=True) + "\n")
 
-    def _damaged(self, why: str) -> ConfigError:
-        return ConfigError(f"{self._path} is damaged ({why}); choose another folder with -o, or delete this one")
+
+def read_whole_record(path: Path) -> dict[str, Any]:
+    """Return what packed.json holds; ConfigError where packing could not go on with it.
+
+    `shards` says of each dataset its shards' `ends`, which rise from above 0; of which images is not looked at.
+    """
+    if not path.exists():
+        raise _damaged(path, "it does not exist")
+    record = _read(path)
+    for key in _KEYS:
+        if key not in record:
+            raise _damaged(path, f"it does not say the {key}")
+    for name, known in record["shards"].items():
+        ends = known.get("ends")
+        if not _is_division(known, ends[-1] if isinstance(ends, list) and ends else 0):
+            raise _damaged(path, f"the shards of {name} do not follow each other")
+    return record
 
 
 def check_room(out: Path, needed: float) -> None:
@@ -157,6 +162,24 @@ def remove_others(folder: Path, shards: list[ShardFiles]) -> None:
 def left_behind(out: Path, names: list[str]) -> list[Path]:
     """Return the folders with shards of datasets that a copy does not hold any more."""
     return sorted(path.parent for path in out.glob("*/shards") if path.is_dir() and path.parent.name not in names)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, "it cannot be read") from error
+    shards = found.get("shards") if isinstance(found, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(known, dict) for known in shards.values()):
+        raise _damaged(path, "it is not a record of packing")
+    return dict(found)
+
+
+def _damaged(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged ({why}), and packing cannot go on without it; copy it anew, delete {path.parent}, or "
+        "choose another folder with -o"
+    )
 
 
 def _is_division(known: dict[str, Any], num_images: int) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mumdata.errors import ConfigError, MumError
+from mumdata.files import printable_name
 from mumtrain.config import Config
 from mumtrain.model.autoencoder import MaskedAutoencoder
 from mumtrain.model.decoder import Decoder
@@ -39,13 +40,14 @@ class Tokens(NamedTuple):
 class Extractor:
     """The tokens of one layer of the encoder, or, where there is a `decoder_of`, of that model's decoder.
 
-    `config` and `name` are the model's, and `layer` counts from 0.
+    `config`, `name` and `path`, its very file, are the model's, and `layer` counts from 0.
     """
 
     encoder: Encoder
     decoder_of: MaskedAutoencoder | None
     config: Config
     name: str
+    path: Path
     runtime: Runtime
     layer: int
     norm: bool
@@ -155,7 +157,8 @@ def load_extractor(
         encoder = decoder_of.encoder
     else:
         decoder_of, encoder = None, build_encoder(weights, device=runtime.device)
-    found = Extractor(encoder, decoder_of, weights.config, weights.name, runtime, 0, norm, kind, views, dtype)
+    name = printable_name(weights.name)
+    found = Extractor(encoder, decoder_of, weights.config, name, weights.path, runtime, 0, norm, kind, views, dtype)
     number = found.depth - 1 if layer is None else layer + found.depth * (layer < 0)
     if not 0 <= number < found.depth:
         last = found.depth - 1

@@ -16,14 +16,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from mumdata.errors import ConfigError, DecodeError, unknown
+import numpy as np
+
+from mumdata.errors import ConfigError, DecodeError, MumError, unknown
+from mumdata.files import check_apart, write_errors
 from mumtrain.drawing import check_ending, check_number
 from mumtrain.features.components import draw_components
 from mumtrain.features.encode import Kind, load_extractor
 from mumtrain.features.file import FORMAT, FeatureFile
 from mumtrain.features.run import Plan, fill, plan
 from mumtrain.features.source import open_images
-from mumtrain.features.stored import BROKEN, check_same, read_about, read_broken, read_tokens, token_shapes
+from mumtrain.features.stored import (
+    BROKEN,
+    StoredTokens,
+    check_same,
+    read_about,
+    read_broken,
+    read_tokens,
+    token_shapes,
+)
 from mumtrain.features.views import read_framing, read_view
 
 __all__ = ["Features", "features"]
@@ -124,6 +135,10 @@ def features(
     extractor = load_extractor(
         Path(checkpoint), device=device, layer=layer, norm=norm, kind=cast(Kind, kind), views=views, dtype=dtype
     )
+    if out is not None:
+        check_apart(Path(out), [extractor.path, *map(Path, paths)])
+    if pca is not None:
+        check_apart(Path(pca), [extractor.path, *found.files()])
     framing = read_framing(size, extractor.config.data.size, extractor.config.model.patch)
     what = plan(found, framing, extractor)
     with ExitStack() as stack:
@@ -136,7 +151,12 @@ def features(
         num_done = _store(target, what, batch, workers)
         seconds = time.perf_counter() - begin
         if pca is not None:
-            _draw(target, what, Path(pca))
+            try:
+                _draw(target, what, Path(pca))
+            except MumError as error:
+                if out is None:
+                    raise
+                raise type(error)(f"{error}; {out} is whole, only the picture is missing") from error
         return Features(
             out=None if out is None else target,
             pca=None if pca is None else Path(pca),
@@ -168,7 +188,9 @@ def _check(out: Path | None, pca: Path | None, kind: str, dtype: str, batch: int
 def _store(target: Path, what: Plan, batch: int, workers: int | None) -> int:
     # how many images were done, the others were there already
     about = _about(what)
-    if target.exists():
+    with write_errors(target):
+        is_there = target.exists()
+    if is_there:
         check_same(target, read_about(target), about)
         return 0
     fixed: dict[str, Any] = {"paths": what.images.names}
@@ -221,13 +243,25 @@ def _attributes(what: Plan) -> dict[str, Any]:
 
 def _draw(target: Path, what: Plan, out: Path) -> None:
     pictures, tokens, grids, names = [], [], [], []
-    for number, part in read_tokens(target):
-        pictures.append(read_view(what.images.read(number), what.framing).picture)
-        tokens.append(part)
-        rows, columns = what.layout.grids[number].tolist()
-        grids.append((rows, columns))
-        names.append(Path(what.images.names[number]).name)
+    for found in read_tokens(target):
+        name = what.images.names[found.number]
+        pictures.append(_picture(name, what, found))
+        tokens.append(found.tokens)
+        grids.append(found.grid)
+        names.append(Path(name).name)
     extractor = what.extractor
     together = ", all views together" if extractor.views else ""
     title = f"{extractor.name}: layer {extractor.layer} of the {extractor.part}{together}"
     draw_components(pictures, tokens, grids, names, title=title, out=out)
+
+
+def _picture(name: str, what: Plan, stored: StoredTokens) -> np.ndarray:
+    # what the tokens are of; a catalog's images may have changed since they were stored
+    try:
+        picture, box = read_view(what.images.read(stored.number), what.framing)
+    except DecodeError as error:
+        raise DecodeError(f"{name}: {error}") from error
+    rows, columns = (side // what.framing.patch for side in picture.shape[:2])
+    if (rows, columns) != stored.grid or tuple(box) != stored.box:
+        raise DecodeError(f"{name}: its size has changed since its features were stored")
+    return picture

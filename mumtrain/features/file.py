@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mumdata.errors import MumError
-from mumdata.files import atomic_path, remove_abandoned
+from mumdata.files import atomic_path, remove_abandoned, write_errors
+from mumtrain.features.sparse import SparseFile
 from mumtrain.features.stored import BROKEN, DONE, WAITING, check_same, open_stored, read_about
 
 if TYPE_CHECKING:
@@ -125,11 +126,8 @@ class FeatureFile:
         process, and where it cannot be written.
         """
         file = cls(Path(path), layout, about)
-        file._check_space()
-        if not file.part.exists():
-            remove_abandoned(file.part.parent)
-            with atomic_path(file.part) as temporary:
-                file._make(temporary, fixed, attributes)
+        with write_errors(file.path):
+            file._begin(fixed, attributes)
         file._lock()
         try:
             check_same(file.part, read_about(file.part), file._about)
@@ -242,10 +240,28 @@ class FeatureFile:
 
     # ---- the file itself
 
-    def _make(self, path: Path, fixed: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    def _begin(self, fixed: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+        # what is not written yet takes no space yet
+        if self.part.exists():
+            found = self.part.stat()
+            self._check_space(found.st_size - 512 * found.st_blocks)
+            return
+        made = self._make(fixed, attributes)
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self._check_space(made.size)
+        remove_abandoned(self.part.parent)
+        with atomic_path(self.part) as temporary, open(temporary, "wb") as file:
+            file.truncate(made.size)
+            for at, data in made.pieces():
+                file.seek(at)
+                file.write(data)
+
+    def _make(self, fixed: Mapping[str, Any], attributes: Mapping[str, Any]) -> SparseFile:
+        # in memory: the HDF5 library takes the process down with it where it cannot close a file on a full disk
         import h5py
 
-        with h5py.File(path, "w", locking=False) as file:
+        made = SparseFile()
+        with h5py.File(made, "w") as file:
             file.attrs["about"] = json.dumps(self._about, sort_keys=True)
             for name, value in attributes.items():
                 file.attrs[name] = value
@@ -260,28 +276,33 @@ class FeatureFile:
             for name, (shape, kind) in self._shapes.items():
                 _contiguous(file, name, shape, kind)
             file["status"][...] = WAITING
+        return made
 
     def _lock(self) -> None:
         try:
             self._number = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            does = "reading" if self._is_read() else "writing"
             self.close()
-            raise MumError(f"another process is writing {self.part}; wait for it, or name another file (-o)") from error
+            raise MumError(f"another process is {does} {self.part}; wait for it, or name another file (-o)") from error
         except OSError as error:
             # some file systems have no locks; then nothing keeps two processes apart
             if self._number < 0:
                 raise self._failed(error) from error
 
-    def _check_space(self) -> None:
-        # what is not written yet takes no space yet
-        wanted = sum(int(np.prod(shape)) * kind.itemsize for shape, kind in self._shapes.values())
-        held = 512 * self.part.stat().st_blocks if self.part.exists() else 0
-        self.part.parent.mkdir(parents=True, exist_ok=True)
+    def _is_read(self) -> bool:
+        # readers, such as the HDF5 library's own, share their lock
+        with suppress(OSError):
+            fcntl.flock(self._number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def _check_space(self, wanted: int) -> None:
         free = shutil.disk_usage(self.part.parent).free
-        if wanted - held > free:
+        if wanted > free:
             raise MumError(
-                f"{self.path} needs {(wanted - held) / 1e9:,.1f} GB, of which {free / 1e9:,.1f} GB are free there; "
+                f"{self.path} needs {_amount(wanted)}, of which {_amount(free)} are free there; "
                 "free some, or store less (--dtype float16, --kind class, a smaller --size)"
             )
 
@@ -296,6 +317,13 @@ class FeatureFile:
                 if num_bytes and (place is None or place + num_bytes > size):
                     raise MumError(f"{self.part} is damaged; remove it and run the command again")
                 self._places[name] = place or 0
+
+
+def _amount(num_bytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:,.1f} {unit}"
+    return f"{num_bytes} bytes"
 
 
 def _contiguous(file: h5py.File, name: str, shape: Sequence[int], kind: Any) -> None:

@@ -7,7 +7,6 @@ digest of what they stand for, and the bytes of each.
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 from mumdata import catalog
 from mumdata.digest import json_digest
 from mumdata.errors import CatalogError, ConfigError, DecodeError, MumError
+from mumdata.files import printable_name
 from mumdata.images import looks_like_image
 from mumdata.roots import find_root
 from mumdata.schema import FRAMES
@@ -45,6 +45,10 @@ class Images(Protocol):
     def frame_ids(self) -> np.ndarray | None: ...
     @property
     def digest(self) -> str: ...
+
+    def files(self) -> Iterable[Path]:
+        """Yield where the images lie; what lies within archives has paths that are not there."""
+        ...
 
     def read(self, number: int) -> Encoded:
         """Return one image's bytes; DecodeError where they are not there, MumError where a disk fails."""
@@ -93,7 +97,7 @@ class FileImages:
     @functools.cached_property
     def names(self) -> list[str]:
         """The paths as given; bytes that are no UTF-8 become question marks."""
-        return [os.fsencode(path).decode("utf-8", "replace") for path in self.paths]
+        return [printable_name(path) for path in self.paths]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -103,6 +107,10 @@ class FileImages:
             status = path.stat()
             found.append([str(path), status.st_size, status.st_mtime_ns])
         return json_digest(found)
+
+    def files(self) -> Iterable[Path]:
+        """Yield the paths."""
+        return self.paths
 
     def read(self, number: int) -> Encoded:
         """Return one image's bytes; DecodeError where it has gone, MumError where it cannot be read."""
@@ -157,6 +165,10 @@ class CatalogImages:
         """The frames' paths under the dataset's root."""
         return [str(self.table.frame(row).path) for row in range(len(self.frame_ids))]
 
+    def files(self) -> Iterable[Path]:
+        """Yield the frames' paths; of those within archives, which are not there."""
+        return (self.table.root / name for name in self.names)
+
     def read(self, number: int) -> Encoded:
         """Return one frame's bytes; DecodeError where they are not there, MumError where a disk fails."""
         frame = self.table.frame(number)
@@ -180,11 +192,13 @@ def _open_catalog(path: Path, where: str | None) -> CatalogImages:
     name = path.parent.name
     footer = catalog.read_footer(FRAMES, path)
     table = catalog.read(FRAMES, path, ["frame_id", "status", *COLUMNS])
-    if where is None:
-        rows = np.flatnonzero(pc.equal(table.column("status").cast(pa.string()), "ok").to_numpy())
-    else:
-        chosen = _chosen(path, where)
-        rows = np.searchsorted(table.column("frame_id").to_numpy(), chosen)
+    rows = np.flatnonzero(pc.equal(table.column("status").cast(pa.string()), "ok").to_numpy())
+    if where is not None:
+        usable, chosen = table.column("frame_id").to_numpy()[rows], _chosen(path, where)
+        # brackets may close what the condition stands in, and lead anywhere
+        if (np.diff(chosen) <= 0).any() or not np.isin(chosen, usable).all():
+            raise _not_one(where)
+        rows = rows[np.searchsorted(usable, chosen)]
     if not len(rows):
         told = "has no usable frame" if where is None else f"has no usable frame where {where}"
         raise CatalogError(f"{path} {told}; see 'mumdata stats'")
@@ -196,9 +210,11 @@ def _open_catalog(path: Path, where: str | None) -> CatalogImages:
 
 
 def _chosen(path: Path, where: str) -> np.ndarray:
-    # the ascending frame_ids of usable frames that fulfil a condition
+    # the ascending frame_ids of usable frames that fulfil a condition, where it is one
     import duckdb
 
+    if not where.strip():
+        raise ConfigError("the condition (--where) is empty; write it as after WHERE, e.g. scene = '0015'")
     # the line break ends a comment; the inner query keeps the status out of reach of the condition's brackets
     query = f"SELECT frame_id FROM (SELECT * FROM frames WHERE status = 'ok') WHERE (\n{where}\n) ORDER BY frame_id"
     source = str(path).replace("'", "''")
@@ -206,8 +222,14 @@ def _chosen(path: Path, where: str) -> np.ndarray:
         with duckdb.connect() as connection:
             connection.execute(f"CREATE VIEW frames AS SELECT * FROM read_parquet('{source}')")
             if [one.type for one in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
-                raise ConfigError(f"'{where}' is not one condition; write it as after WHERE, e.g. scene = '0015'")
+                raise _not_one(where)
             found: np.ndarray = connection.sql(query).fetchnumpy()["frame_id"]
     except duckdb.Error as error:
         raise ConfigError(f"the condition '{where}' failed: {str(error).strip().splitlines()[0]}") from error
-    return np.asarray(found)
+    if found.dtype.kind not in "iu" or np.ma.is_masked(found):
+        raise _not_one(where)
+    return np.asarray(found, np.int64)
+
+
+def _not_one(where: str) -> ConfigError:
+    return ConfigError(f"'{where}' is not one condition; write it as after WHERE, e.g. scene = '0015'")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "BROKEN",
     "DONE",
     "WAITING",
+    "StoredTokens",
     "check_same",
     "open_stored",
     "read_about",
@@ -33,10 +34,21 @@ __all__ = [
 WAITING, DONE, BROKEN = 0, 1, 2
 
 
+class StoredTokens(NamedTuple):
+    """Patch tokens [N, D] of image `number`, its rows and columns of patches, and the box that they show."""
+
+    number: int
+    tokens: np.ndarray
+    grid: tuple[int, int]
+    box: tuple[int, int, int, int]
+
+
 def open_stored(path: Path) -> h5py.File:
     """Open a file for reading; MumError where it is no whole HDF5 file."""
     import h5py
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise MumError(f"{path} is no file; name another one (-o)")
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -63,12 +75,14 @@ def read_broken(path: Path) -> list[tuple[str, str]]:
         return [(name, problem.decode("utf-8", "replace")) for name, problem in zip(names, problems, strict=True)]
 
 
-def read_tokens(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number and the patch tokens [N, D] of each image that is not broken."""
+def read_tokens(path: Path) -> Iterator[StoredTokens]:
+    """Yield the patch tokens of each image that is not broken."""
     with open_stored(path) as file:
         tokens, offsets = file["patch_tokens"], file.get("offsets")
         for number in np.flatnonzero(file["status"][...] == DONE).tolist():
-            yield number, tokens[number] if offsets is None else tokens[offsets[number] : offsets[number + 1]]
+            part = tokens[number] if offsets is None else tokens[offsets[number] : offsets[number + 1]]
+            grid, box = file["grids"][number].tolist(), file["boxes"][number].tolist()
+            yield StoredTokens(number, part, tuple(grid), tuple(box))
 
 
 def token_shapes(path: Path) -> dict[str, tuple[int, ...]]:

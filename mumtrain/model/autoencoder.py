@@ -66,14 +66,14 @@ class MaskedAutoencoder(nn.Module):
     def encode(self, patches_BVNP: torch.Tensor, grid: tuple[int, int], masks: Masks) -> list[torch.Tensor]:
         """Return the encoder's tokens: [B, V, S + N, E], or [B, G, S + K, E] of each group where hidden ones drop."""
         if not self.drops:
-            return [self.encoder(patches_BVNP, grid, is_hidden_BVN=masks.is_hidden_BVN)]
+            return [self.encoder.encode(patches_BVNP, grid, is_hidden_BVN=masks.is_hidden_BVN)]
         assert masks.groups is not None
         N, P = patches_BVNP.shape[2:]
         flat, encoded = patches_BVNP.flatten(1, 2), []
         for group in masks.groups:
             seen = flat.gather(1, group.places(N)[..., None].expand(-1, -1, P))
             seen = seen.unflatten(1, (group.views_BG.shape[1], -1))
-            encoded.append(self.encoder(seen, grid, kept_BVK=group.kept_BGK))
+            encoded.append(self.encoder.encode(seen, grid, kept_BVK=group.kept_BGK))
         return encoded
 
     def loss(self, predicted: Prediction, patches_BVNP: torch.Tensor, masks: Masks) -> torch.Tensor:
@@ -105,7 +105,7 @@ class MaskedAutoencoder(nn.Module):
         if not isinstance(self.decoder, Decoder):
             raise MumError("this model has no decoder over all views")
         grid = (views_BVCHW.shape[-2] // self.patch, views_BVCHW.shape[-1] // self.patch)
-        encoded = [self.encoder(patchify(views_BVCHW, self.patch), grid)]
+        encoded = [self.encoder.encode(patchify(views_BVCHW, self.patch), grid)]
         x, rope = self.decoder.enter(encoded, grid, None)
         layers = self.decoder.run(x, rope, range(len(self.decoder.blocks)))
         return [tokens[:, :, self.decoder.num_special :] for tokens in layers]

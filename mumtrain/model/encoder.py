@@ -16,7 +16,7 @@ from torch import nn
 from mumdata.errors import MumError
 from mumtrain.config import ModelConfig
 from mumtrain.model.layers import entered
-from mumtrain.model.pixels import patchify
+from mumtrain.model.pixels import STATISTICS, patchify
 from mumtrain.model.positions import RopeTable
 from mumtrain.model.tower import Tower
 
@@ -28,7 +28,11 @@ class Encoder(Tower):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.encoder, alternates=config.encoder_attention == "alternating")
-        self.patch = config.patch
+        self.patch = self.patch_size = config.patch
+        self.embed_dim = self.num_features = self.width
+        self.num_heads, self.n_blocks = config.encoder.heads, config.encoder.depth
+        # what is taken out of pixels in 0 .. 1 before they come here, for red, green and blue
+        self.mean, self.std = STATISTICS[config.pixels]
         self.patch_embedding = nn.Linear(3 * config.patch**2, self.width)
         # three dimensions, so that they are decayed like weights and unlike biases
         self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if config.class_token else None
@@ -36,7 +40,7 @@ class Encoder(Tower):
         replaces = config.hidden_tokens == "replaced"
         self.mask_token = nn.Parameter(torch.empty(1, 1, self.width)) if replaces else None
 
-    def forward(
+    def encode(
         self,
         patches_BVKP: torch.Tensor,
         grid: tuple[int, int],
@@ -79,6 +83,14 @@ class Encoder(Tower):
         return (x if added is None else x + added), rope
 
     # ---- features, under the names that encoders of this kind share
+
+    def forward(self, images: torch.Tensor, *, pad: bool = False) -> torch.Tensor:
+        """Return one vector for each image: the class token [B, D], or the patch tokens' mean where there is none.
+
+        Images as for `forward_features`.
+        """
+        found = self.forward_features(images, pad=pad)
+        return found["x_norm_cls_token"] if self.class_token is not None else found["x_norm_patchtokens"].mean(-2)
 
     def forward_features(self, images: torch.Tensor, *, pad: bool = False) -> dict[str, torch.Tensor]:
         """Return the features of normalised images [B, 3, H, W], or of views [B, V, 3, H, W] of scenes.

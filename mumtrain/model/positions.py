@@ -180,14 +180,14 @@ def sincos_table(
 ) -> torch.Tensor:
     """Return what is added to the tokens of a grid, [T, D], zeros for special tokens.
 
-    Quarters of the channels: sines and cosines of row / 10000^(4k / D), then of the column, for k = 0 .. D/4-1, rows
-    and columns counted from 0 (as in MAE).
+    Quarters of the channels: sines and cosines of column / 10000^(4k / D), then of the row, for k = 0 .. D/4-1, rows
+    and columns counted from 0 (as MAE's code has it: columns first).
     """
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64, device=device) / (width / 4))
 
     def counted(num: int) -> torch.Tensor:
         return torch.arange(num, dtype=torch.float64, device=device)
 
-    angles = _pairs(counted(rows), counted(columns))[:, :, None] * frequency
+    angles = _pairs(counted(rows), counted(columns)).flip(-1)[:, :, None] * frequency
     table = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
     return torch.cat([table.new_zeros(num_special, width), table]).to(dtype)

@@ -2,7 +2,7 @@
 
 In: whatever `load_encoder` reads. Out: one file: safetensors with the run's settings, the released MuM layout, a state
 dict for timm or for DINOv3's code, or an ONNX graph. A layout that would compute something else with these weights is
-refused, naming the setting.
+refused, naming the setting; where others' code would merely round in other ways, the note says so.
 """
 
 from __future__ import annotations
@@ -90,11 +90,13 @@ def _write(out: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, 
         write_torch(out, state)
 
 
-def _refuse(format: str, config: ModelConfig, needed: Mapping[str, Any]) -> None:
-    # tell every setting that the format has no place for
+def _refuse(format: str, config: ModelConfig, needed: Mapping[str, Any], *, whole: bool = False) -> None:
+    # tell every setting that the format has no place for, and the formats that do
     wrong = [f"model.{key}={getattr(config, key)}" for key, value in needed.items() if getattr(config, key) != value]
     if wrong:
-        raise ConfigError(f"format {format} cannot say {', '.join(wrong)}; export the model as safetensors or onnx")
+        has_graph = not whole and (config.rope_precision == "float32" or config.positions == "absolute")
+        others = "safetensors or onnx" if has_graph else "safetensors"
+        raise ConfigError(f"format {format} cannot say {', '.join(wrong)}; export the model as {others}")
 
 
 # ---- the formats
@@ -127,9 +129,16 @@ def _released(weights: Weights, out: Path, size: int) -> str:
     numerics = (config.norm_eps, config.rope_precision)
     if numerics not in ([NUMERICS[True]] if whole else NUMERICS.values()):
         needed |= dict(zip(("norm_eps", "rope_precision"), NUMERICS[True], strict=True))
-    _refuse("released", config, needed)
+    _refuse("released", config, needed, whole=whole)
     _write(out, to_released(weights.tensors, config), {})
-    return "its numbers of heads follow from the periods; normalise images by ImageNet's mean and deviation"
+    note = "its numbers of heads follow from the periods; normalise images by ImageNet's mean and deviation"
+    if not whole and numerics != NUMERICS[False]:
+        (eps, precision), (their_eps, their_precision) = numerics, NUMERICS[False]
+        note += (
+            f"; the released encoder's own code computes with LayerNorm's epsilon {their_eps:g} and {their_precision} "
+            f"tables, this model with {eps:g} and {precision}: features differ a little"
+        )
+    return note
 
 
 def _dinov3(weights: Weights, out: Path, size: int) -> str:

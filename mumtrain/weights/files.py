@@ -18,6 +18,7 @@ import torch
 
 from mumdata.errors import MumError
 from mumdata.files import atomic_path
+from mumtrain.checkpoint import BROKEN, check_stored
 
 __all__ = [
     "check_fit",
@@ -32,6 +33,7 @@ __all__ = [
 
 # names that an error lists of each kind
 _NUM_TOLD = 4
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -64,10 +66,7 @@ def read_torch(path: Path) -> Any:
             "be code: save it again with a newer torch, where it can be trusted"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch.save compresses nothing: what would grow when it is read was made by someone else
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise MumError(f"{path} holds compressed parts, which torch.save never writes; it is not opened")
+        check_stored(path)
         if path.suffix == ".safetensors":  # by such a name torch would take it for what it is not
             with _opened(path) as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -76,33 +75,28 @@ def read_torch(path: Path) -> Any:
         raise MumError(
             f"{path} is no plain data and is not opened: it is broken or asks to run code; save its state dict alone"
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except BROKEN as error:
         raise MumError(f"{path} is broken or no file of weights ({type(error).__name__} while reading)") from error
 
 
 def check_tensors(values: Mapping[Any, Any], source: Path) -> dict[str, torch.Tensor]:
-    """Return a state dict in which every value is a dense tensor of numbers that its file really holds.
+    """Return a state dict in which every value is a dense tensor of finite numbers that its file really holds.
 
     Raises MumError for the first that is none.
     """
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise MumError(f"{source}: {name!r} among the weights is no tensor, but a {type(value).__name__}")
-        is_dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-        if not is_dense or not value.is_floating_point():
+        # one of nested tensors calls itself strided, and has no shape
+        is_dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_nested
+        if not is_dense or value.dtype not in _NUMBERS:
             raise MumError(f"{source}: '{name}' is no dense tensor of floating-point numbers")
         # a tensor may repeat a small memory many times over: copying it would ask for any amount
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise MumError(f"{source}: '{name}' claims to be {list(value.shape)}, more than the file holds of it")
+        # in float32, which weights become: greater numbers would be infinite there
+        if not value.float().isfinite().all():
+            raise MumError(f"{source}: '{name}' holds numbers that are NaN or infinite; use another file")
     return dict(values)
 
 
@@ -134,12 +128,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
 
     With one text at most the same contents give the same bytes: the library orders several by chance.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {**metadata})
+        try:
+            save_file(_apart(tensors), temporary, {**metadata})
+        except SafetensorError as error:
+            raise _unwritten(path, error) from error
         temporary.chmod(mode)  # the library makes a file that its owner alone may read
 
 
@@ -150,7 +148,24 @@ def write_torch(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             with open(temporary, "wb") as file:
                 torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
         except RuntimeError as error:
-            raise MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
+            raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> MumError:
+    # a failed write, on a full disk above all, in the library's own words
+    return MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?")
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # each in a memory of its own: the library refuses tensors that share one
+    found, memories = {}, set()
+    for name, tensor in tensors.items():
+        own = tensor.contiguous()
+        if own.untyped_storage().data_ptr() in memories:
+            own = own.clone()
+        memories.add(own.untyped_storage().data_ptr())
+        found[name] = own
+    return found
 
 
 def file_digest(paths: Iterable[Path]) -> str:

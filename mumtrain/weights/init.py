@@ -45,16 +45,23 @@ _ENCODER = (
 )
 _BY_KIND = ("decoder_attention", "decoder.width", "decoder.depth", "hidden_tokens", "confidence")
 _DECODER = ("decoder.heads", "global_class_token")
+# settings that go with others, of masks and views above all: changing one alone need not be possible
+_KINDS = {"encoder_attention", "decoder_attention", "hidden_tokens"}
 
 
 @dataclass(frozen=True)
 class Initialised:
-    """Where a model's first weights come from: the file, its SHA-256, the names taken and those that start anew."""
+    """Where a model's first weights come from: the file, its SHA-256, the names taken and those that start anew.
+
+    `width` and `depth` are the encoder's, which of a released file are known by its tensors alone.
+    """
 
     source: str
     sha256: str
     taken: tuple[str, ...]
     anew: tuple[str, ...]
+    width: int
+    depth: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -62,7 +69,8 @@ class Initialised:
 
     def __str__(self) -> str:
         parts = {part: sum(name.startswith(f"{part}.") for name in self.taken) for part in ("encoder", "decoder")}
-        told = " and ".join(f"{part} ({number} tensors)" for part, number in parts.items() if number)
+        sizes = {"encoder": f"ViT {self.width} wide, {self.depth} deep, ", "decoder": ""}
+        told = " and ".join(f"{part} ({sizes[part]}{number} tensors)" for part, number in parts.items() if number)
         return f"{told} from {self.source}; starting anew: {_grouped(self.anew) or 'nothing'}"
 
 
@@ -85,9 +93,10 @@ def initialise_from(model: nn.Module, source: Path | str, *, config: ModelConfig
     takes_decoder = _takes_decoder(weights, config, parts)
     of_decoder = _differing(config, theirs, [*_BY_KIND, *_DECODER]) if takes_decoder else {}
     if of_encoder or of_decoder:
-        told = " ".join(f"--set model.{key}={value}" for key, value in (of_encoder | of_decoder).items())
-        also = ", or take the encoder alone with --init-parts encoder" if of_decoder else ""
-        raise ConfigError(f"the weights of {weights.path} are those of another model; start this run with {told}{also}")
+        told = _told(config, of_encoder | of_decoder)
+        if of_decoder and not of_encoder:
+            told += ", or take the encoder alone with --init-parts encoder"
+        raise ConfigError(f"the weights of {weights.path} are those of another model{told}")
     ours = model.state_dict()
     wanted = ("encoder.", "decoder.") if takes_decoder else ("encoder.",)
     taken = [name for name in weights.tensors if name in ours and name.startswith(wanted)]
@@ -95,10 +104,19 @@ def initialise_from(model: nn.Module, source: Path | str, *, config: ModelConfig
         for name in taken:
             ours[name].copy_(weights.tensors[name])
     anew = tuple(name for name in ours if name not in taken)
-    found = Initialised(str(weights.path), file_digest([weights.path]), tuple(taken), anew)
+    found = Initialised(
+        str(weights.path), file_digest([weights.path]), tuple(taken), anew, config.encoder.width, config.encoder.depth
+    )
     # that something is not taken should not go unseen
     logger.log(logging.WARNING if anew else logging.INFO, "%s", found)
     return found
+
+
+def _told(config: ModelConfig, differing: dict[str, Any]) -> str:
+    if _KINDS.isdisjoint(differing):
+        return "; start this run with " + " ".join(f"--set model.{key}={value}" for key, value in differing.items())
+    told = [f"model.{key}={value} (this run: {_shown(_value(config, key))})" for key, value in differing.items()]
+    return ", one with " + ", ".join(told) + "; give weights of this run's kind"
 
 
 def _takes_decoder(weights: Weights, config: ModelConfig, parts: str) -> bool:
@@ -116,8 +134,11 @@ def _takes_decoder(weights: Weights, config: ModelConfig, parts: str) -> bool:
 def _differing(ours: ModelConfig, theirs: ModelConfig, keys: Sequence[str]) -> dict[str, Any]:
     # the settings in which two models differ, with the other's value
     differing = [key for key in keys if _counts(ours, key) and _value(ours, key) != _value(theirs, key)]
-    values = {key: _value(theirs, key) for key in differing}
-    return {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
+    return {key: _shown(_value(theirs, key)) for key in differing}
+
+
+def _shown(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _counts(config: ModelConfig, key: str) -> bool:

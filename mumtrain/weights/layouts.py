@@ -8,12 +8,26 @@ embedding is a convolution [D, 3, p, p], ours a linear layer over a patch's valu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
+from torch import nn
 
+from mumdata.errors import MumError
 from mumtrain.config import ModelConfig, TowerConfig
+from mumtrain.model.autoencoder import MaskedAutoencoder
+from mumtrain.model.encoder import Encoder
 
-__all__ = ["from_released", "head_dim", "periods", "released_names", "to_dinov3", "to_released", "to_timm"]
+__all__ = [
+    "from_released",
+    "head_dim",
+    "own_shapes",
+    "periods",
+    "released_names",
+    "to_dinov3",
+    "to_released",
+    "to_timm",
+]
 
 _IN_BLOCK = {
     "norm_attention": "norm1",
@@ -33,6 +47,19 @@ _RELEASED = {
     "decoder.head": "decoder_pred",
 }
 _PATCH_WEIGHT = "encoder.patch_embedding.weight"
+
+
+def own_shapes(config: ModelConfig, source: Path, *, whole: bool) -> dict[str, torch.Size]:
+    """Return the shapes of a model's tensors under our names, or of its encoder's alone; `source` told the config.
+
+    Raises MumError for sizes that no tensor can have.
+    """
+    try:
+        with torch.device("meta"):
+            model = MaskedAutoencoder(config) if whole else nn.ModuleDict({"encoder": Encoder(config)})
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise MumError(f"{source}: no model has the sizes of its config; use another file") from error
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def head_dim(tower: TowerConfig) -> int:

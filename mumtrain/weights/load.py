@@ -6,6 +6,7 @@ Out: an encoder or a whole model in evaluation mode. What does not fit is listed
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import torch
 from torch import nn
 
 from mumdata.errors import MumError
-from mumtrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from mumtrain.config import Config, ModelConfig, from_dict
+from mumtrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, read_config
+from mumtrain.config import Config, ModelConfig
 from mumtrain.model.autoencoder import MaskedAutoencoder
 from mumtrain.model.encoder import Encoder
 from mumtrain.weights.files import check_fit, check_tensors, is_safetensors, read_safetensors, read_torch
+from mumtrain.weights.layouts import own_shapes
 from mumtrain.weights.released import Numerics, find_state, read_released
 
 __all__ = ["METADATA", "LoadedModel", "Weights", "build_encoder", "load_encoder", "load_model", "read_weights"]
@@ -82,7 +84,7 @@ def build_encoder(weights: Weights, *, device: torch.device | str = "cpu", dtype
     """Return the encoder of weights that were read, in evaluation mode."""
     tensors = {n.removeprefix("encoder."): t for n, t in weights.tensors.items() if n.startswith("encoder.")}
     with torch.device("meta"):
-        encoder = Encoder(weights.config.model)
+        encoder = Encoder(_as_loaded(weights.config.model))
     return _filled(encoder, tensors, device, dtype)
 
 
@@ -101,7 +103,7 @@ def load_model(
     if not weights.has_decoder:
         raise MumError(f"{weights.path} holds an encoder alone; use load_encoder, or give a file of the whole model")
     with torch.device("meta"):
-        model = MaskedAutoencoder(weights.config.model)
+        model = MaskedAutoencoder(_as_loaded(weights.config.model))
     model = _filled(model, weights.tensors, device, dtype)
     return LoadedModel(model, weights.config.model, weights.config.data.size, weights.name)
 
@@ -113,6 +115,8 @@ def read_weights(source: Path | str, *, numerics: Numerics = "full") -> Weights:
         return _of_checkpoint(load_checkpoint(path), path)
     if not path.exists():
         raise MumError(f"{path} does not exist; give a checkpoint, a run's folder, or a file of weights")
+    if not path.is_file():
+        raise MumError(f"{path} is no regular file; give a checkpoint, a run's folder, or a file of weights")
     if is_safetensors(path):
         tensors, metadata = read_safetensors(path)
         if METADATA in metadata:
@@ -136,8 +140,6 @@ def _of_checkpoint(checkpoint: Checkpoint, source: Path) -> Weights:
         path, name = source, f"{source.resolve().parents[1].name}-{source.stem}"
     else:
         path, name = source, source.stem
-    if not isinstance(checkpoint.model, Mapping):
-        raise MumError(f"{path} holds no weights; use another checkpoint")
     tensors = check_tensors(checkpoint.model, path)
     _check_ours(checkpoint.config, tensors, path, whole=True)
     return Weights(checkpoint.config, tensors, path, name)
@@ -145,9 +147,10 @@ def _of_checkpoint(checkpoint: Checkpoint, source: Path) -> Weights:
 
 def _of_export(tensors: dict[str, torch.Tensor], told: str, path: Path) -> Weights:
     try:
-        config = from_dict(json.loads(told))
-    except ValueError as error:
+        values = json.loads(told)
+    except (ValueError, RecursionError) as error:
         raise MumError(f"{path}: its metadata '{METADATA}' is no JSON; export the model again") from error
+    config = read_config(values, path)
     whole = any(name.startswith("decoder.") for name in tensors)
     _check_ours(config, check_tensors(tensors, path), path, whole=whole)
     return Weights(config, tensors, path, path.stem)
@@ -159,9 +162,7 @@ def _check_ours(config: Config, tensors: Mapping[str, torch.Tensor], path: Path,
     depth = config.model.encoder.depth + (config.model.decoder.depth if has_decoder else 0)
     if depth > len(tensors):
         raise MumError(f"{path}: its config asks for more blocks than it has tensors; use another file")
-    with torch.device("meta"):
-        model = MaskedAutoencoder(config.model) if whole else nn.ModuleDict({"encoder": Encoder(config.model)})
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wanted = own_shapes(config.model, path, whole=whole)
     what = "the weights of its own config"
     check_fit({name: tensor.shape for name, tensor in tensors.items()}, wanted, path, what)
 
@@ -176,6 +177,11 @@ def _unknown(content: object, path: Path) -> str:
             "released file has patch_embed.proj.weight, perhaps below 'model'"
         )
     return f"{path} holds a {type(content).__name__} where a dictionary of tensors is expected"
+
+
+def _as_loaded(config: ModelConfig) -> ModelConfig:
+    # what spares memory in training serves no features, and torch.export knows nothing of it
+    return dataclasses.replace(config, recompute=False)
 
 
 def _filled(

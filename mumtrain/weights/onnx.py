@@ -57,7 +57,9 @@ def write_onnx(encoder: Encoder, out: Path, size: int) -> str:
     if missing:
         raise MumError(f"format onnx needs {' and '.join(missing)}; run pip install 'mumdata[export]'")
     if encoder.rope is not None and encoder.rope.dtype != torch.float32:
-        raise ConfigError("format onnx knows no rotary tables in bfloat16; export with numerics 'full'")
+        raise ConfigError(
+            "format onnx knows no rotary tables in bfloat16 (model.rope_precision); export as safetensors"
+        )
     if sum(p.numel() * p.element_size() for p in encoder.parameters()) > _MAX_BYTES:
         raise MumError("an ONNX file of one piece holds at most 2 GB; export this encoder as safetensors")
     model = _Features(encoder, size).eval()

@@ -15,9 +15,8 @@ import torch
 
 from mumdata.errors import ConfigError, MumError, unknown
 from mumtrain.config import Config, DataConfig, ModelConfig, TowerConfig, validate
-from mumtrain.model.autoencoder import MaskedAutoencoder
 from mumtrain.weights.files import check_fit, check_tensors
-from mumtrain.weights.layouts import from_released, periods, released_names
+from mumtrain.weights.layouts import from_released, own_shapes, periods, released_names
 
 __all__ = ["NUMERICS", "Numerics", "find_state", "read_released"]
 
@@ -74,10 +73,9 @@ def read_released(
         config = validate(Config(model=model, data=DataConfig(size=14 * model.patch)))
     except ConfigError as error:
         raise MumError(f"{source} is no released MuM file: {error}") from error
-    with torch.device("meta"):
-        ours = MaskedAutoencoder(model).state_dict()
-    names = released_names([name for name in ours if whole or name.startswith("encoder.")])
-    _check(tensors, {theirs: ours[name].shape for name, theirs in names.items()}, model, source, whole)
+    ours = own_shapes(model, source, whole=whole)
+    names = released_names(ours)
+    _check(tensors, {theirs: ours[name] for name, theirs in names.items()}, model, source, whole)
     return config, from_released(tensors, names)
 
 
@@ -144,8 +142,8 @@ def _check(
     check_fit({name: tensor.shape for name, tensor in tensors.items()}, wanted, source, what)
     for name, tower in towers.items():
         ours, theirs = periods(tower, model.rope_base), tensors[name]
-        # formed by a power and a quotient, each rounded in the file's number format
-        if not torch.allclose(theirs.double(), ours, rtol=4 * torch.finfo(theirs.dtype).eps, atol=0):
+        # formed by a power and a quotient, each perhaps rounded to bfloat16, in whatever format they are stored since
+        if not torch.allclose(theirs.double(), ours, rtol=4 * torch.finfo(torch.bfloat16).eps, atol=0):
             raise MumError(
                 f"{source}: '{name}' holds other periods than this model's, {model.rope_base:g}^(2k / (d / 2)); the "
                 "weights belong to other rotary positions and are not taken"
