@@ -109,6 +109,7 @@ def test_masks_of_all_kinds_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps == [0, *list(range(12)) * (1 + rate.runs)]
 
 
+@pytest.mark.slow
 def test_the_compiled_model_has_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     # no code is generated, which takes a minute; that the whole model is one graph is checked
     monkeypatch.setattr(bench.torch, "compile", partial(torch.compile, backend="eager"))

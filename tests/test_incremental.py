@@ -179,6 +179,7 @@ def test_workers_engine_and_listing_order_do_not_change_a_byte(
     assert contents(tmp_path / "shuffled/trip") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts and stops
 def test_ray_gives_the_same_bytes(world: Path, tmp_path: Path) -> None:
     root = world / "megascenes"

@@ -1250,6 +1250,7 @@ def damaged(packed: Packed, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_damage_of_a_shard_is_seen(small: Packed, tmp_path: Path) -> None:
     out = damaged(small, tmp_path)
     found = verify_packed(out, workers=1)
@@ -1474,6 +1475,7 @@ def test_a_record_that_does_not_fit_the_copy_is_seen(
 FILES = [*(f"{schema.name}.parquet" for schema in (FRAMES, SEQUENCES, SCENES, COVISIBILITY)), "root.toml"]
 
 
+@pytest.mark.slow
 def test_all_files_that_are_gone_are_told_and_packed_again(small: Packed, mix_path: Path, tmp_path: Path) -> None:
     out = damaged(small, tmp_path)
     tar = out / "megadepth/shards/megadepth-000001.tar"
@@ -1491,6 +1493,7 @@ def test_all_files_that_are_gone_are_told_and_packed_again(small: Packed, mix_pa
     assert not verify_packed(out, workers=1).problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mix.parquet", *(f"megadepth/{name}" for name in (*FILES, "quarantine.parquet"))])
 @pytest.mark.parametrize("length", [0, 20])
 def test_files_that_are_cut_are_told_and_packed_again(

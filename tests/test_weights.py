@@ -575,6 +575,7 @@ def test_a_checkpoint_that_lost_tensors_is_told(tmp_path: Path) -> None:
     fails(save(path, content), "more blocks")
 
 
+@pytest.mark.slow
 def test_recompute_is_for_training_alone(tmp_path: Path) -> None:
     run = run_of(thin("model.recompute=true", "model.encoder.depth=1"), tmp_path / "run")
     assert load_model(run).config.recompute

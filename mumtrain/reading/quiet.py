@@ -56,3 +56,15 @@ def _turned_off() -> int | None:
 @functools.cache
 def _nothing() -> int:
     return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _begin_anew() -> None:
+    # in a child that was forked while another thread of its parent was inside: nobody here will come out
+    global _lock, _num_inside
+    _lock = threading.Lock()
+    if _num_inside and _kept is not None:
+        os.dup2(_kept, _STDERR)
+    _num_inside = 0
+
+
+os.register_at_fork(after_in_child=_begin_anew)
