@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_apart",
     "inside",
+    "natural_key",
     "printable_name",
     "relative_to_folder",
     "remove_abandoned",
@@ -123,3 +124,9 @@ def inside(root: Path, path: str) -> Path:
 def relative_to_folder(path: Path, folder: Path) -> str:
     """Return `path` relative to `folder` with forward slashes, so that both can move together."""
     return Path(os.path.relpath(Path(path).absolute(), Path(folder).absolute())).as_posix()
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key under which frame2 comes before frame10; names that differ in zeros alone fall back to text."""
+    pieces = re.split(r"(\d+)", name)
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece], name

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -18,6 +17,7 @@ import numpy as np
 
 from mumdata.colmap import Model
 from mumdata.errors import unknown
+from mumdata.files import natural_key
 from mumdata.tree import Source, Tree
 
 __all__ = [
@@ -229,12 +229,6 @@ def load(name: str) -> Dataset:
     if name not in NAMES:
         raise unknown("dataset", name, NAMES)
     return cast(Dataset, importlib.import_module(f"mumdata.datasets.{name}"))
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key under which frame2 comes before frame10; names that differ in zeros alone fall back to text."""
-    pieces = re.split(r"(\d+)", name)
-    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece], name
 
 
 _DIGITS = str.maketrans("123456789", "000000000")

@@ -7,7 +7,6 @@ digest of what they stand for, and the bytes of each.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 from mumdata import catalog
 from mumdata.digest import json_digest
 from mumdata.errors import CatalogError, ConfigError, DecodeError, MumError
-from mumdata.files import printable_name
+from mumdata.files import natural_key, printable_name
 from mumdata.images import looks_like_image
 from mumdata.roots import find_root
 from mumdata.schema import FRAMES
@@ -130,7 +129,8 @@ def _found(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
             inside = sorted(
-                (one for one in path.iterdir() if looks_like_image(one.name) and one.is_file()), key=_natural_key
+                (one for one in path.iterdir() if looks_like_image(one.name) and one.is_file()),
+                key=lambda path: natural_key(path.name),
             )
             if not inside:
                 raise ConfigError(f"no images lie in {path} itself; name the folder that holds them, or a catalog")
@@ -141,12 +141,6 @@ def _found(paths: Iterable[Path]) -> Iterable[Path]:
             raise ConfigError(f"{path} is neither an image nor a folder")
         else:
             raise ConfigError(f"{path} does not exist; name image files, a folder of images, or a dataset's catalog")
-
-
-def _natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    # frame2 before frame10; what differs in zeros alone falls back to text
-    pieces = re.split(r"(\d+)", path.name)
-    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece], path.name
 
 
 # ---- catalogs

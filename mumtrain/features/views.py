@@ -103,26 +103,10 @@ def read_view(encoded: Encoded, framing: Framing) -> View:
     step = shrinkage(box, min(width, height))
     stored = on_grid(stored_box(box, header.width, header.height, turns), header.width, header.height, step)
     part = decode_box(data, header, stored, step)
-    picture = _resized(part, *((width, height) if turns % 2 == 0 else (height, width)))
+    wide, high = (width, height) if turns % 2 == 0 else (height, width)
+    picture = part if part.shape[:2] == (high, wide) else resized(part, wide, high)
     turn = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)[turns]
     if turn is not None:
         picture = cv2.rotate(picture, turn)
     # a picture that was neither resized nor turned may lie in memory that the next one overwrites
     return View(picture.copy(), stored_box(stored, *upright, 4 - turns))
-
-
-def _resized(part: np.ndarray, width: int, height: int) -> np.ndarray:
-    # as `crops.resized` does for squares: bicubic where it grows, else bicubic to twice the size, halved by averaging
-    import cv2
-
-    high, wide = part.shape[:2]
-    if (wide, high) == (width, height):
-        return part
-    if width == height:
-        return resized(part, width)
-    if wide <= width and high <= height:
-        return cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
-    if wide > 3 * width or high > 3 * height:
-        part = cv2.resize(part, (min(wide, 2 * width), min(high, 2 * height)), interpolation=cv2.INTER_AREA)
-    double = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(double, (width, height), interpolation=cv2.INTER_AREA)

@@ -121,8 +121,8 @@ def on_grid(box: Box, width: int, height: int, step: int) -> Box:
     return left * step, top * step, box_width * step, box_height * step
 
 
-def resized(part: np.ndarray, size: int) -> np.ndarray:
-    """Resize a picture to a square, antialiased in both directions: uint8 [h, w, 3] to [size, size, 3].
+def resized(part: np.ndarray, wide: int, high: int | None = None) -> np.ndarray:
+    """Resize a picture, antialiased in both directions: uint8 [h, w, 3] to [high, wide, 3], or to a square.
 
     What does not shrink is enlarged by bicubic interpolation. What shrinks is interpolated to twice the wanted size,
     which skips none of its pixels up to a factor of 2 and few up to 3, and halved by averaging: nearer to bicubic
@@ -130,15 +130,16 @@ def resized(part: np.ndarray, size: int) -> np.ndarray:
     """
     import cv2
 
+    high = wide if high is None else high
     height, width = part.shape[:2]
-    if width <= size and height <= size:
-        return cv2.resize(part, (size, size), interpolation=cv2.INTER_CUBIC)
-    if width > 3 * size or height > 3 * size:
-        within = min(width, 2 * size), min(height, 2 * size)
+    if width <= wide and height <= high:
+        return cv2.resize(part, (wide, high), interpolation=cv2.INTER_CUBIC)
+    if width > 3 * wide or height > 3 * high:
+        within = min(width, 2 * wide), min(height, 2 * high)
         part = cv2.resize(part, within, interpolation=cv2.INTER_AREA)
-    double = scratch("double", (2 * size, 2 * size, 3))
-    cv2.resize(part, (2 * size, 2 * size), dst=double, interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(double, (size, size), interpolation=cv2.INTER_AREA)
+    double = scratch("double", (2 * high, 2 * wide, 3))
+    cv2.resize(part, (2 * wide, 2 * high), dst=double, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(double, (wide, high), interpolation=cv2.INTER_AREA)
 
 
 def cut(image: np.ndarray, box: Box, full_size: tuple[int, int], size: int) -> np.ndarray:
