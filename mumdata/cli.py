@@ -406,15 +406,47 @@ def mix(
     print(f"  {found.path} {'written' if found.changed else 'unchanged'}")
     print(f"next: mumtrain pretrain {found.path}")
     print("      (without a GPU, add: --recipe debug-cpu)")
+    if holdout:
+        print(f"      (to measure what views are worth, first: mumdata correspondences {found.path})")
+
+
+@app.command()
+def correspondences(
+    mix: Annotated[Path, typer.Argument(metavar="MIX", help="A mix made with --holdout.")],
+    all: Annotated[
+        bool, typer.Option("--all", help="Not the held-out frames alone: for a mix that no run trains on.")
+    ] = False,
+    num: Annotated[int, typer.Option("--num", help="Samples in all.")] = 64,
+    views: Annotated[int, typer.Option("--views", help="Frames of a sample.")] = 8,
+    grid: Annotated[int, typer.Option("--grid", help="Points along a frame's longer side.")] = 32,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File; default: MIX's name with .correspondences.parquet.")
+    ] = None,
+) -> None:
+    """Find what held-out frames show of each other, for training to measure whether a model uses its other views."""
+    from mumdata.correspondences import correspondences
+
+    found = correspondences(mix, num=num, views=views, grid=grid, seed=seed, all=all, out=out)
+    for note in found.notes[:5]:
+        print(textwrap.fill(f"note: {note}", 80, subsequent_indent="  "), file=sys.stderr)
+    if len(found.notes) > 5:
+        print(f"note: and {len(found.notes) - 5:,} more scenes are left out", file=sys.stderr)
+    print("\n".join(found.lines()))
 
 
 @app.command()
 def stats(
     topic: Annotated[
-        str,
-        typer.Argument(metavar="[TOPIC]", help="overview, scenes, statuses, sequences, exposure, quarantine or mix."),
-    ] = "overview",
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]", help="overview, scenes, statuses, sequences, exposure, visits, quarantine or mix."
+        ),
+    ] = None,
     sql: Annotated[str | None, typer.Option("--sql", help="A DuckDB query over the views.")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder of a training run: what it has read (visits).")
+    ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the views drawn (sequences).")] = 0,
     min_overlap: Annotated[
@@ -424,16 +456,20 @@ def stats(
     format: Format = "table",
 ) -> None:
     """Answer questions about the catalogs; views: frames, scenes, covisibility, sequences, mined, exposure, ..."""
-    from mumdata.stats import legend, sections, stale, stats
+    from mumdata.stats import legend, sections, stale, stats, topic_of
     from mumdata.tables import render
+    from mumdata.visits import doubts
 
+    topic = topic_of(topic, run)
+    for line in doubts(run, catalogs, dataset) if run is not None else ():
+        print(f"note: {line}", file=sys.stderr)
     for path in stale(catalogs, dataset):
         print(
             f"note: {path} was made from other frames and is left out; "
             f"run 'mumdata mine-sequences {path.parent.name}{_flag(catalogs)}'",
             file=sys.stderr,
         )
-    found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset, seed=seed, min_overlap=min_overlap)
+    found = stats(topic, sql=sql, catalogs=catalogs, dataset=dataset, run=run, seed=seed, min_overlap=min_overlap)
     below = None if sql is not None else {"scenes": "notes", "quarantine": "detail", "mix": "licence"}.get(topic)
     width = shutil.get_terminal_size((80, 24)).columns
     if topic == "sequences" and sql is None and format == "table":

@@ -31,7 +31,7 @@ from mumdata.schema import COVISIBILITY, SEQUENCES
 from mumdata.sources import SOURCES, SourceOptions
 from mumdata.tree import Tree
 
-__all__ = ["Job", "StreamTask", "Task", "mine_scene"]
+__all__ = ["Job", "StreamTask", "Task", "mine_scene", "same_paths"]
 
 _FRAME_COLUMNS = ("path", "status", "num_points", "duplicate_of", "eval_of", "cam_from_world")
 # what sources look at besides: where these change, what was found before does not hold any more
@@ -210,7 +210,7 @@ def _pairs(
     job: Job, task: StreamTask, frames: pa.Table, stream: known.Stream | None
 ) -> tuple[Pairs | None, str | None, tuple[int, int]]:
     """Return the pairs of a stream, what went wrong in finding them, and the bytes read and there."""
-    if stream is None or not _same_paths(stream.paths, frames.column("path").to_pylist()):
+    if stream is None or not same_paths(stream.paths, frames.column("path").to_pylist()):
         what = "/".join(part for part in task.key if part)
         raise CatalogError(
             f"{what} of {job.name} has changed since it was indexed; run 'mumdata index {job.name}' again"
@@ -249,7 +249,7 @@ def _as_stored(pairs: Pairs | None) -> Pairs | None:
     return replace(pairs, **values)
 
 
-def _same_paths(paths: tuple[str, ...], indexed: list[str]) -> bool:
+def same_paths(paths: tuple[str, ...], indexed: list[str]) -> bool:
     # a member of an archive is indexed under its name there, which is the end of its path in the tree; an archive in an
     # archive stands for a folder
     if len(paths) != len(indexed):

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from mumdata import catalog, engine, roots
 from mumdata.catalog import Mix, MixDataset
+from mumdata.correspondences_file import carry_correspondences
 from mumdata.errors import CatalogError, ConfigError, MumError
 from mumdata.files import remove_abandoned
 from mumdata.index import check_name
@@ -61,8 +62,8 @@ def pack(
     `size` is the pictures' short side in pixels, "full" copies files as they are; `mumdata.packed.recode` says how
     pictures are made smaller. `quality` is JPEG's, 1 to 100. `shard_gb` is how large a shard is, about, in gigabytes.
     Images that are not whole are left out and listed in quarantine.parquet, and their frames are taken out of the
-    sequences. Depth maps and masks are not packed. Shards that are damaged when they are read back are written once
-    more.
+    sequences. Depth maps and masks are not packed; correspondences of the mix, where there are any, come along. Shards
+    that are damaged when they are read back are written once more.
 
     Raises ConfigError for options, and where `out` holds something else, a copy of another mix, or one made with other
     options; CatalogError where the mix or its catalogs do not belong together, or change meanwhile; LayoutError where a
@@ -91,6 +92,7 @@ def pack(
         with _unchanged(source):
             counts = [_catalogs(out, how, *of) for of in zip(source.datasets, chosen, plans, strict=True)]
         path = write_mix(source, out, counts)
+        carry_correspondences(source, catalog.open_mix(path))
     left = tuple(left_behind(out, names))
     return Packed(path, how.size, how.quality, tuple(counts), *shards, left, time.monotonic() - begun)
 

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-__all__ = ["CAT", "Schema", "FRAMES", "SCENES", "COVISIBILITY", "SEQUENCES", "QUARANTINE", "MIX", "SCHEMAS"]
+__all__ = [
+    "CAT",
+    "Schema",
+    "FRAMES",
+    "SCENES",
+    "COVISIBILITY",
+    "SEQUENCES",
+    "QUARANTINE",
+    "MIX",
+    "CORRESPONDENCES",
+    "EXPOSURE",
+    "SCHEMAS",
+]
 
 CAT = pa.dictionary(pa.int32(), pa.string())
 HISTOGRAM = pa.list_(pa.int32(), 20)
@@ -185,6 +197,47 @@ MIX = Schema(
         covisibility_digest=_may(pa.string()),
     ),
     "mumdata mix",
+)
+
+# Where what a frame shows lies in the other frames of its sample. Places are in 1/65535 of the stored frame's width and
+# height, from its top left corner. `seen`: 1 = frame b shows the point, at (x_b, y_b); 0 = it surely does not, as the
+# point lies outside of its picture or behind something nearer; -1 = not known.
+CORRESPONDENCES = Schema(
+    "correspondences",
+    1,
+    _columns(
+        dataset=_is(CAT),
+        split=_may(CAT),
+        scene=_is(CAT),
+        stream=_may(CAT),
+        sample=_is(pa.int32()),
+        sequence=_is(pa.int32()),
+        view_a=_is(pa.int16()),
+        view_b=_is(pa.int16()),
+        frame_a=_is(pa.int32()),
+        frame_b=_is(pa.int32()),
+        x_a=_is(pa.list_(pa.uint16())),
+        y_a=_is(pa.list_(pa.uint16())),
+        x_b=_is(pa.list_(pa.uint16())),
+        y_b=_is(pa.list_(pa.uint16())),
+        seen=_is(pa.list_(pa.int8())),
+        source=_is(CAT),
+    ),
+    "mumdata correspondences",
+)
+
+# What a training run has read: rows with a sequence count how often it was drawn, rows with a frame how often it was
+# shown. A file holds some steps of a run; those of all files add up.
+EXPOSURE = Schema(
+    "exposure",
+    1,
+    _columns(
+        dataset=_is(CAT),
+        sequence=_may(pa.int32()),
+        frame_id=_may(pa.int32()),
+        visits=_is(pa.int64()),
+    ),
+    "mumtrain pretrain",
 )
 
 SCHEMAS = {schema.name: schema for schema in (FRAMES, SCENES, COVISIBILITY, SEQUENCES, QUARANTINE, MIX)}

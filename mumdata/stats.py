@@ -2,27 +2,29 @@
 
 In: the catalogs folder, and a topic or a query. Out: a table. The views are frames, scenes, covisibility, sequences,
 quarantine (all datasets together) and mix; `covisibility` has rotation_deg and axis_deg beside the cosines; `mined`
-has one row a dataset, how its sequences were made; `exposure` one row a frame, how often training sees it.
+has one row a dataset, how its sequences were made; `exposure` one row a frame, how often training sees it. With the
+folder of a run, visited_sequences and visited_frames say how often it has read each: see `mumdata.visits`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mumdata import catalog
+from mumdata import catalog, visits
 from mumdata.errors import CatalogError, ConfigError, unknown
 from mumdata.index import known_names
-from mumdata.schema import COVISIBILITY, FRAMES, MIX, SCHEMAS, SEQUENCES, Schema
+from mumdata.schema import COVISIBILITY, EXPOSURE, FRAMES, MIX, SCHEMAS, SEQUENCES, Schema
 from mumdata.subsets import VIEWS, subsets
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-__all__ = ["TOPICS", "connect", "legend", "sections", "stale", "stats"]
+__all__ = ["TOPICS", "connect", "legend", "sections", "stale", "stats", "topic_of"]
 
 _OVERVIEW = """
 WITH f AS (SELECT dataset, count(*) AS frames, count(*) FILTER (status <> 'ok') AS bad FROM frames GROUP BY ALL),
@@ -110,6 +112,7 @@ TOPICS = {
     "statuses": _STATUSES,
     "sequences": _SEQUENCES,
     "exposure": _EXPOSURE,
+    "visits": visits.TOPIC,
     "quarantine": _QUARANTINE,
     "mix": _MIX,
 }
@@ -148,6 +151,7 @@ _LEGENDS = {
         "of all these visits that falls on the most visited tenth of the frames (even: 0.1); scene: share of the "
         "sequences that the scene with most of them has."
     ),
+    "visits": visits.LEGEND,
 }
 
 _MINED = """
@@ -157,12 +161,20 @@ CREATE TABLE mined (
 """
 
 
+def topic_of(topic: str | None, run: Path | None) -> str:
+    """Return the topic that is meant: with a run `visits`, where none or `exposure` is named, else `overview`."""
+    if run is not None:
+        return "visits" if topic in (None, "exposure") else topic
+    return topic or "overview"
+
+
 def stats(
-    topic: str = "overview",
+    topic: str | None = None,
     *,
     sql: str | None = None,
     catalogs: Path = catalog.DEFAULT,
     dataset: str | None = None,
+    run: Path | None = None,
     views: Sequence[int] = VIEWS,
     num: int = 2000,
     seed: int = 0,
@@ -170,17 +182,21 @@ def stats(
 ) -> pd.DataFrame:
     """Answer a topic or a query over the catalogs; the result is a data frame.
 
-    `sql` is any DuckDB query over the views; `dataset` restricts the views to one dataset. `views`, `num`, `seed` and
-    `min_overlap` are for the topic `sequences`: see `mumdata.subsets.subsets`. Raises ConfigError for an unknown topic
-    and for arguments, CatalogError where there is no catalog or the query fails.
+    `sql` is any DuckDB query over the views; `dataset` restricts the views to one dataset. `run` is the folder of a
+    training run, for its visits; see `topic_of`, and `mumdata.visits.doubts` for what to tell beside them. `views`,
+    `num`, `seed` and `min_overlap` are for the topic `sequences`: see `mumdata.subsets.subsets`. Raises ConfigError for
+    an unknown topic and for arguments, CatalogError where there is no catalog or the query fails.
     """
     import duckdb
 
+    topic = topic_of(topic, run)
     if sql is None and topic not in TOPICS:
         raise unknown("topic", topic, TOPICS)
+    if sql is None and topic == "visits" and run is None:
+        raise ConfigError("visits are those of a training run; name its folder with --run")
     if dataset is not None and (names := known_names(catalogs)) and dataset not in names:
         raise unknown("dataset", dataset, names)
-    with connect(catalogs, dataset) as connection:
+    with connect(catalogs, dataset, run) as connection:
         try:
             if sql is not None:
                 kinds = [statement.type for statement in connection.extract_statements(sql)]
@@ -250,8 +266,13 @@ def legend(topic: str, *, num: int = 2000, seed: int = 0, min_overlap: float = 0
     return None if words is None else words.format(num=num, seed=seed, least=min_overlap)
 
 
-def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duckdb.DuckDBPyConnection:
-    """Open an in-memory DuckDB with a view for each kind of catalog; every file is checked against its schema."""
+def connect(
+    catalogs: Path = catalog.DEFAULT, dataset: str | None = None, run: Path | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with a view for each kind of catalog; every file is checked against its schema.
+
+    With the folder of a training run there are those of `mumdata.visits.create_views`, too.
+    """
     import duckdb
 
     catalogs = Path(catalogs)
@@ -280,6 +301,11 @@ def connect(catalogs: Path = catalog.DEFAULT, dataset: str | None = None) -> duc
         if path not in outdated:
             connection.execute(f"INSERT INTO mined VALUES ({', '.join('?' * 9)})", _made_by(path))
     connection.execute(_EXPOSURE_VIEW)
+    if run is not None:
+        files = visits.open_exposure(run)
+        for file in files:
+            catalog.read_footer(EXPOSURE, file.path)
+        visits.create_views(connection, _source([file.path for file in files]), dataset)
     if not any_found:
         connection.close()
         where = f"{catalogs}/{dataset}" if dataset else f"{catalogs}"
@@ -338,8 +364,10 @@ def _files(catalogs: Path, schema: Schema, dataset: str | None) -> list[Path]:
 
 
 def _source(paths: list[Path]) -> str:
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{listed}], union_by_name = true)"
+    # a name is a name: DuckDB would read patterns in it, and columns in that of a folder such as `seed=1`
+    names = [re.sub(r"[*?\[]", r"[\g<0>]", str(path)).replace("'", "''") for path in paths]
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
 
 
 def _empty(name: str, connection: duckdb.DuckDBPyConnection) -> str:

@@ -1,31 +1,28 @@
 """`mumtrain bench model`: how fast a recipe's model trains on this device, and which share of the device it uses.
 
-In: a recipe. Out: a ModelBench: for each number of views, eager and compiled, frames and operations per second, their
-share of what this device reaches in large matrix products, and memory. Views are random pixels; nothing is read.
+In: a recipe. Out: a ModelBench: for each size and number of views, the plain baseline, eager and compiled, frames and
+operations per second, their share of what this device reaches in large matrix products and of what its maker states,
+and memory. Views are random pixels; nothing is read.
 """
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mumdata.errors import ConfigError
+from mumtrain.benching import NotCompiled, Way, Ways, first_line, product_rate, quiet_compiler, ratio, wait
 from mumtrain.config import Config, apply
+from mumtrain.devices import device_name, memory_gb, peak_bf16_tflops, reset_memory
 from mumtrain.flops import slot_flops
 from mumtrain.mask_rules import read_kinds, read_references
-from mumtrain.masks.draw import draw_masks
-from mumtrain.model.autoencoder import MaskedAutoencoder, build_model
-from mumtrain.optim import build_optimizer
+from mumtrain.plain import why_not_plain
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.runtime import Runtime, select_runtime
 
@@ -37,29 +34,26 @@ __all__ = ["ModelBench", "StepRate", "bench_model"]
 # numbers of views that are tried, as far as the recipe's range reaches
 _VIEWS = (2, 12, 24)
 
-# side of the matrices whose product tells what a device reaches, and how often it is taken, the best counting
-_SIDE = {"cuda": 8192, "cpu": 2048}
-_PRODUCTS = 10
-
 # a row has at least so many runs, however long they take
 _RUNS = 3
-
-_FAILURE_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRate:
     """What training with one number of views costs: forward, backward and the optimiser's step, medians over runs."""
 
+    size: int
     views: int
     sequences: int
-    way: str  # eager or compiled
+    way: str  # plain, eager or compiled
     frames_per_s: float | None  # None, here and below, where `failure` says why
     tflops_per_s: float | None  # operations of forward and backward, as `mumtrain.flops` counts them
     share: float | None  # of the device's rate in large products
+    share_of_peak: float | None  # of the rate that its maker states
+    over_plain: float | None  # frames/s over those of the plain baseline
     spread: float | None  # (slowest run - quickest run) / median
     runs: int
-    peak_gb: float | None  # of the device; on the processor of the whole process, where the system tells
+    peak_gb: float | None  # of the device, this way alone; on the processor of the whole process, where it is told
     first_s: float | None  # the first step, with compiling
     failure: str | None
 
@@ -69,10 +63,11 @@ class ModelBench:
     """How fast a recipe's model trains here."""
 
     recipe: str
-    size: int
     device: str
     number_format: str
     product_tflops_per_s: float
+    peak_tflops_per_s: float | None  # as the maker states it; None where unknown, and on the processor
+    no_plain: str | None  # the setting that the plain baseline has not
     rates: tuple[StepRate, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,35 +81,51 @@ class ModelBench:
         return pd.DataFrame([asdict(rate) for rate in self.rates])
 
     def tables(self) -> Iterator[tuple[list[str], pd.DataFrame | None]]:
-        """Yield the parts for reading: the lines of a heading, and a narrow table or none."""
+        """Yield the parts for reading: the lines of a heading, and a narrow table or none, for each size."""
         import pandas as pd
 
-        def rounded(value: float | None, places: int, factor: float = 1.0) -> Decimal | None:
-            return None if value is None else Decimal(f"{value * factor:.{places}f}")
-
-        rows = [
-            {
-                "views": f"{rate.sequences} x {rate.views}",
-                "way": rate.way,
-                "frames/s": rounded(rate.frames_per_s, 1),
-                "+- %": rounded(rate.spread, 1, 50),
-                "TFLOP/s": rounded(rate.tflops_per_s, 1 if (rate.tflops_per_s or 0) >= 10 else 3),
-                "share %": rounded(rate.share, 0, 100),
-                "peak GB": rounded(rate.peak_gb, 1),
-                "first s": rounded(rate.first_s, 1),
-            }
-            for rate in self.rates
-        ]
         heading = [
-            f"Training steps of {self.recipe} at {self.size} px; {self.device}",
-            "views: sequences x views of each",
+            f"Training steps of {self.recipe}; {self.device}",
+            "views: sequences x views of each; plain: the baseline, as one writes it first",
             f"share: of {self.product_tflops_per_s:.3g} TFLOP/s, which products of large matrices reach here in "
             f"{self.number_format}",
         ]
-        yield heading, pd.DataFrame(rows)
-        failures = [f"{rate.way}, {rate.views} views: {rate.failure}" for rate in self.rates if rate.failure]
+        if self.peak_tflops_per_s is not None:
+            heading.append(f"peak: share of the {self.peak_tflops_per_s:,.0f} TFLOP/s of the maker's data sheet")
+        if self.no_plain is not None:
+            heading.append(f"There is no plain baseline for {self.no_plain} of this recipe.")
+        yield heading, None
+        for size in dict.fromkeys(rate.size for rate in self.rates):
+            rows = [self._row(rate) for rate in self.rates if rate.size == size]
+            yield [f"{size} px"], pd.DataFrame(rows)
+        failures = [
+            f"{rate.way}, {rate.views} views of {rate.size} px: {rate.failure}" for rate in self.rates if rate.failure
+        ]
         if failures:
             yield ["Not measured:", *failures], None
+
+    def _row(self, rate: StepRate) -> dict[str, Any]:
+        row = {
+            "views": f"{rate.sequences} x {rate.views}",
+            "way": rate.way,
+            "frames/s": _rounded(rate.frames_per_s, 1),
+            "+- %": _rounded(rate.spread, 1, 50),
+            "x plain": _rounded(rate.over_plain, 2),
+            "TFLOP/s": _rounded(rate.tflops_per_s, 1 if (rate.tflops_per_s or 0) >= 10 else 3),
+            "share %": _rounded(rate.share, 0, 100),
+            "peak %": _rounded(rate.share_of_peak, 0, 100),
+            "GB": _rounded(rate.peak_gb, 1),
+            "first s": _rounded(rate.first_s, 1),
+        }
+        if self.no_plain is not None:
+            del row["x plain"]
+        if self.peak_tflops_per_s is None:
+            del row["peak %"]
+        return row
+
+
+def _rounded(value: float | None, places: int, factor: float = 1.0) -> Decimal | None:
+    return None if value is None else Decimal(f"{value * factor:.{places}f}")
 
 
 def bench_model(
@@ -122,17 +133,19 @@ def bench_model(
     recipe: str = "mum-vitl16",
     set: Sequence[str] = (),
     views: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
     frames: int | None = None,
     compile: bool = True,
     seconds: float = 5.0,
     device: str | None = None,
 ) -> ModelBench:
-    """Measure training steps of a recipe's model on random views, each row for some `seconds`.
+    """Measure training steps of a recipe's model on random views, each way for some `seconds`, turn by turn.
 
-    `views` defaults to 2, 12 and 24 as far as the recipe's range of views reaches, `frames` (in a batch, at most) to
-    the recipe's frames_per_slot on CUDA and to one sequence on the processor. `compile` measures the compiled model,
-    too; a failure to compile, or too little memory, stands in the row. `device` is cpu, cuda or cuda:N. Raises
-    ConfigError for settings, and for numbers of views or frames that do not fit them.
+    `views` defaults to 2, 12 and 24 as far as the recipe's range of views reaches, `sizes` (sides of the views, in
+    pixels) to the recipe's, `frames` (in a batch, at most) to its frames_per_slot on CUDA and to one sequence on the
+    processor. `compile` measures the compiled blocks, too; a failure to compile, or too little memory, stands in the
+    row. `device` is cpu, cuda or cuda:N. Raises ConfigError for settings, and for numbers of views or frames and sizes
+    that do not fit them.
     """
     config = apply(recipe_of(recipe), set)
     runtime = select_runtime(device)
@@ -141,19 +154,19 @@ def bench_model(
     if frames is None and runtime.device.type == "cuda":
         frames = data.frames_per_slot
     _check(config, tried, frames, seconds)
-    reached = _product_rate(runtime)
-    bench = _Bench(config, runtime, seconds)
+    configs = [apply(config, [f"data.size={size}"]) for size in (sizes if sizes is not None else [data.size])]
+    bench = _Bench(configs[0], runtime, seconds, ("plain", "eager", "compiled") if compile else ("plain", "eager"))
     rates = []
-    for number in tried:
-        sequences = max(1, (frames or number) // number)
-        for way in ("eager", "compiled") if compile else ("eager",):
-            rates.append(bench.rate(sequences, number, way, reached))
+    for of_size in configs:
+        for number in tried:
+            rates += bench.rates(of_size, max(1, (frames or number) // number), number)
     return ModelBench(
         recipe=recipe,
-        size=data.size,
-        device=_device_name(runtime.device),
+        device=device_name(runtime.device),
         number_format="bfloat16" if runtime.bf16 else "float32",
-        product_tflops_per_s=reached / 1e12,
+        product_tflops_per_s=bench.reached / 1e12,
+        peak_tflops_per_s=bench.peak_tflops,
+        no_plain=why_not_plain(config),
         rates=tuple(rates),
     )
 
@@ -169,80 +182,104 @@ def _check(config: Config, views: Sequence[int], frames: int | None, seconds: fl
         raise ConfigError(f"frames is {frames}; a batch must hold at least one sequence of {max(views)} views")
 
 
+class _Turns:
+    # what was measured of one way
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.times: list[float] = []
+        self.first_s: float | None = None
+        self.peak_gb: float | None = None
+        self.failure: str | None = None
+
+
 class _Bench:
-    # one model and one optimiser serve all rows
+    # one model and one optimiser, and those of the baseline, serve all rows
 
-    def __init__(self, config: Config, runtime: Runtime, seconds: float) -> None:
-        self.config, self.runtime, self.seconds = config, runtime, seconds
-        self.model = build_model(config, device=runtime.device)
-        self.optimizer = build_optimizer(self.model, config)
+    def __init__(self, config: Config, runtime: Runtime, seconds: float, names: tuple[str, ...]) -> None:
+        self.runtime, self.seconds = runtime, seconds
+        self.reached = product_rate(runtime)
+        self.peak_tflops = peak_bf16_tflops(device_name(runtime.device)) if runtime.bf16 else None
+        self.ways = Ways(config, runtime, names)
 
-    def rate(self, sequences: int, views: int, way: str, reached: float) -> StepRate:
-        def row(**found: Any) -> StepRate:
-            names = ("frames_per_s", "tflops_per_s", "share", "spread", "peak_gb", "first_s", "failure")
-            values: dict[str, Any] = {**dict.fromkeys(names), "runs": 0, **found}
-            return StepRate(views=views, sequences=sequences, way=way, **values)
-
-        try:
-            times, first_s, peak_gb = self._timed(sequences, views, compiled=way == "compiled")
-        except torch.OutOfMemoryError:
-            return row(failure="too little memory; give a smaller number of frames")
-        except Exception as error:
-            # what can go wrong in a compiler has no common type; the model itself has run by now
-            if way == "eager":
-                raise
-            return row(failure=_first_line(error))
-        finally:
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.runtime.device.type == "cuda":
-                torch.cuda.empty_cache()
-        step_s = statistics.median(times)
-        flops_per_s = slot_flops(self.config, sequences, views) / step_s
-        return row(
-            frames_per_s=sequences * views / step_s,
-            tflops_per_s=flops_per_s / 1e12,
-            share=flops_per_s / reached,
-            spread=(max(times) - min(times)) / step_s,
-            runs=len(times),
-            peak_gb=peak_gb,
-            first_s=first_s,
-        )
-
-    def _timed(self, sequences: int, views: int, *, compiled: bool) -> tuple[list[float], float, float | None]:
-        # seconds of a step in each run, those of the very first step, and the memory
-        device, size = self.runtime.device, self.config.data.size
-        generator = torch.Generator(device).manual_seed(0)
+    def rates(self, config: Config, sequences: int, views: int) -> list[StepRate]:
+        """Measure the ways turn by turn."""
+        size = config.data.size
+        generator = torch.Generator(self.runtime.device).manual_seed(0)
         shape = (sequences, views, 3, size, size)
-        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.runtime.device, generator=generator)
         # where masks of several kinds are drawn, a run goes through some of them
-        steps = range(_num_draws(self.config, views))
-        with _quiet_compiler():
-            model = _compiled(self.model) if compiled else self.model
-            first_s = self._seconds(model, pixels, range(1))
-            self._seconds(model, pixels, steps)
-            _reset_peak(device)
-            times: list[float] = []
-            while len(times) < _RUNS or sum(times) * len(steps) < self.seconds:
-                times.append(self._seconds(model, pixels, steps) / len(steps))
-        return times, first_s, _peak_gb(device)
+        steps = range(_num_draws(config, views))
+        all_turns = [_Turns(way) for way in self.ways.all]
+        with quiet_compiler():
+            for turns in all_turns:
+                self._guarded(turns, self._warm, pixels, steps)
+            while running := [turns for turns in all_turns if turns.failure is None and self._goes_on(turns, steps)]:
+                for turns in running:
+                    self._guarded(turns, self._turn, pixels, steps)
+        plain = next((turns for turns in all_turns if turns.way.name == "plain" and not turns.failure), None)
+        plain_s = None if plain is None else statistics.median(plain.times)
+        return [self._row(config, sequences, views, turns, plain_s) for turns in all_turns]
 
-    def _step(self, model: Callable[..., torch.Tensor], pixels: torch.Tensor, step: int) -> None:
-        B, V = pixels.shape[:2]
-        grid = (self.config.data.size // self.config.model.patch,) * 2
-        masks = draw_masks(self.config.mask, B, V, grid, seed=0, step=step, slot=0, device=pixels.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.runtime.autocast():
-            loss = model(pixels, masks)
-        loss.backward()
-        self.optimizer.step()
+    def _goes_on(self, turns: _Turns, steps: range) -> bool:
+        return len(turns.times) < _RUNS or sum(turns.times) * len(steps) < self.seconds
 
-    def _seconds(self, model: Callable[..., torch.Tensor], pixels: torch.Tensor, steps: range) -> float:
-        _wait(self.runtime.device)
+    def _guarded(self, turns: _Turns, measure: Any, pixels: torch.Tensor, steps: range) -> None:
+        # run one turn; what may fail and is no bug of ours is told in the row
+        try:
+            measure(turns, pixels, steps)
+        except torch.OutOfMemoryError:
+            turns.failure = "too little memory; give a smaller number of frames"
+        except (NotCompiled, RuntimeError) as error:
+            # what can go wrong in a compiler has no common type; the model itself has run by now
+            if turns.way.name != "compiled":
+                raise
+            turns.failure = first_line(error)
+        finally:
+            turns.way.release()
+            if turns.failure and self.runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _warm(self, turns: _Turns, pixels: torch.Tensor, steps: range) -> None:
+        turns.first_s = self._seconds(turns.way, pixels, range(1))
+        self._seconds(turns.way, pixels, steps)
+        turns.way.release()
+        reset_memory(self.runtime.device)
+        self._seconds(turns.way, pixels, steps)
+        peak_gb = memory_gb(self.runtime.device)
+        if peak_gb is not None:
+            turns.peak_gb = peak_gb - self.ways.others_bytes(turns.way) / 1e9
+
+    def _turn(self, turns: _Turns, pixels: torch.Tensor, steps: range) -> None:
+        turns.times.append(self._seconds(turns.way, pixels, steps) / len(steps))
+
+    def _seconds(self, way: Way, pixels: torch.Tensor, steps: range) -> float:
+        wait(self.runtime.device)
         since = time.perf_counter()
         for step in steps:
-            self._step(model, pixels, step)
-        _wait(self.runtime.device)
+            way.step(pixels, step)
+        wait(self.runtime.device)
         return time.perf_counter() - since
+
+    def _row(self, config: Config, sequences: int, views: int, turns: _Turns, plain_s: float | None) -> StepRate:
+        step_s = statistics.median(turns.times) if turns.failure is None else None
+        flops_per_s = None if step_s is None else slot_flops(config, sequences, views) / step_s
+        return StepRate(
+            size=config.data.size,
+            views=views,
+            sequences=sequences,
+            way=turns.way.name,
+            frames_per_s=None if step_s is None else sequences * views / step_s,
+            tflops_per_s=ratio(flops_per_s, 1e12),
+            share=ratio(flops_per_s, self.reached),
+            share_of_peak=ratio(flops_per_s, None if self.peak_tflops is None else self.peak_tflops * 1e12),
+            over_plain=ratio(plain_s, step_s),
+            spread=None if step_s is None else (max(turns.times) - min(turns.times)) / step_s,
+            runs=len(turns.times) if turns.failure is None else 0,
+            peak_gb=turns.peak_gb if turns.failure is None else None,
+            first_s=turns.first_s if turns.failure is None else None,
+            failure=turns.failure,
+        )
 
 
 def _num_draws(config: Config, views: int) -> int:
@@ -250,81 +287,3 @@ def _num_draws(config: Config, views: int) -> int:
     least, most = read_references(config.mask.references).bounds(views)
     draws = len(read_kinds(config.mask.kind, config.mask.ratio)) * (most - least + 1)
     return 1 if draws == 1 else 2 * draws
-
-
-def _compiled(model: MaskedAutoencoder) -> Callable[..., torch.Tensor]:
-    # each number of views is compiled by itself: shapes that vary would cost speed
-    torch._dynamo.reset()
-    compiled: Callable[..., torch.Tensor] = torch.compile(model, fullgraph=True, dynamic=False)
-    return compiled
-
-
-@contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    # failures are raised; what else compilers have to say is not for the reader of a table
-    loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:_FAILURE_LENGTH]
-
-
-# ---- the device
-
-
-def _product_rate(runtime: Runtime) -> float:
-    # operations a second in products of large matrices, in the number format of training
-    device, side = runtime.device, _SIDE[runtime.device.type]
-    dtype = torch.bfloat16 if runtime.bf16 else torch.float32
-    generator = torch.Generator(device).manual_seed(0)
-    one, other = (torch.randn(side, side, device=device, generator=generator).to(dtype) for _ in range(2))
-    out = torch.empty_like(one)
-    best = float("inf")
-    for _ in range(1 + _PRODUCTS):
-        _wait(device)
-        since = time.perf_counter()
-        torch.mm(one, other, out=out)
-        _wait(device)
-        best = min(best, time.perf_counter() - since)
-    return 2 * side**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # where it cannot be reset, the peak is that of the whole process so far
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_gb(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), None)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"processor, {threads} thread{'s' if threads > 1 else ''}"

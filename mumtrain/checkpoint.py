@@ -1,7 +1,8 @@
 """Checkpoints: a run's whole state in one file, written whole or not at all.
 
 In: model, optimiser and what belongs to them. Out: RUN/checkpoints/step-00000100.pt, of plain tensors, numbers, texts,
-lists and dictionaries; read back with weights_only=True always, so that a file from elsewhere stays data.
+lists and dictionaries; read back with weights_only=True always, so that a file from elsewhere stays data. They are
+written beside training by `mumtrain.checkpoint_writer`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import pickle
+import platform
 import re
 import zipfile
 from collections.abc import Mapping
@@ -27,7 +29,10 @@ __all__ = [
     "BROKEN",
     "Checkpoint",
     "checkpoint_path",
+    "content_of",
+    "made_by",
     "save_checkpoint",
+    "write_content",
     "load_checkpoint",
     "list_checkpoints",
     "newest_checkpoint",
@@ -40,7 +45,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 # settings that may change when a run is resumed: they decide when it stops, what it writes and how fast it reads, but
 # no batch, crop, mask or weight. `steps` also stretches the learning rate's cosine, which is said when it changes.
@@ -48,6 +53,8 @@ HARMLESS = (
     "steps",
     "checkpoint.",
     "log.",
+    "compile",
+    "optim.bad_steps_max",
     "data.workers",
     "data.start_method",
     "data.prefetch",
@@ -75,8 +82,11 @@ _ENTRIES: dict[str, type] = {
     "config": dict,
     "mix_digest": str,
     "tally": dict,
-    "versions": dict,
+    "made_by": dict,
 }
+
+# libraries whose version may change a result
+_LIBRARIES = ("mumdata", "torch", "numpy", "opencv-python-headless", "simplejpeg")
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,59 @@ class Checkpoint:
     mix_digest: str
     # the running numbers of the log, so that a resumed run writes the same lines
     tally: dict[str, Any]
-    versions: dict[str, str]
+    # versions of libraries, and the threads, ranks and kind of device that computed it
+    made_by: dict[str, str]
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
     """Return the name of a run's checkpoint after `step` steps."""
     return run / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def made_by(device: torch.device | str, num_ranks: int = 1) -> dict[str, str]:
+    """Return what a result depends on beside its inputs: equal bits are promised where all of it is equal."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    device = torch.device(device)
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return found | {"device": kind, "threads": str(torch.get_num_threads()), "ranks": str(num_ranks)}
+
+
+def content_of(
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    mix_digest: str,
+    tally: Mapping[str, Any],
+    made: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what a checkpoint after `step` steps holds; its tensors are those of model and optimiser themselves."""
+    return {
+        "format": FORMAT,
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "config": to_dict(config),
+        "mix_digest": mix_digest,
+        "tally": dict(tally),
+        "made_by": dict(made),
+    }
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint's file; a full disk or a missing permission is a MumError naming it."""
+    with atomic_path(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(dict(content), file)
+        except RuntimeError as error:
+            # torch tells a failed write, on a full disk above all, in its own words
+            raise MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
 
 
 def save_checkpoint(
@@ -107,25 +164,10 @@ def save_checkpoint(
     mix_digest: str,
     tally: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint and return its path; a full disk or a missing permission is a MumError naming it."""
-    content = {
-        "format": FORMAT,
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "config": to_dict(config),
-        "mix_digest": mix_digest,
-        "tally": dict(tally),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
-    }
+    """Write a checkpoint and return its path, when all of it is there."""
     path = checkpoint_path(run, step)
-    with atomic_path(path) as temporary:
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(content, file)
-        except RuntimeError as error:
-            # torch tells a failed write, on a full disk above all, in its own words
-            raise MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
+    made = made_by(next(model.parameters()).device)
+    write_content(path, content_of(step, model, optimizer, config, mix_digest, tally, made))
     return path
 
 
@@ -212,35 +254,64 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints; 0 keeps all."""
+def prune_checkpoints(run: Path, keep: int, keep_every: int = 0) -> None:
+    """Delete all but the newest `keep` checkpoints, 0 keeps all, and those of every `keep_every` steps."""
     for path in list_checkpoints(run)[: -keep or None] if keep else []:
-        path.unlink(missing_ok=True)
+        if not (keep_every and int(path.stem.removeprefix("step-")) % keep_every == 0):
+            path.unlink(missing_ok=True)
 
 
-def check_same_run(checkpoint: Checkpoint, config: Config, mix_digest: str, run: Path) -> None:
+def check_same_run(
+    checkpoint: Checkpoint,
+    config: Config,
+    mix_digest: str,
+    run: Path,
+    *,
+    made: Mapping[str, str] | None = None,
+    accept_changes: bool = False,
+) -> list[str]:
     """Raise where a run cannot be continued with this config and mix, naming every setting that differs.
 
     Settings that change no batch and no weight may differ (`HARMLESS`). `steps` may too, with a warning: the rate then
-    follows another cosine from here on.
+    follows another cosine from here on. With `accept_changes` all else is a warning as well. Where `made` differs from
+    what the checkpoint was made by, the result may differ in the last bits, which is told. Returns what was told.
     """
+    told = []
+
+    def differs(error: type[MumError], what: str, remedy: str) -> None:
+        if not accept_changes:
+            raise error(f"{what}; {remedy}, start a new run with another --out, or take it with --accept-changes")
+        told.append(f"{what}; from step {checkpoint.step} on it is another run")
+
     if checkpoint.mix_digest != mix_digest:
-        raise CatalogError(
-            f"{run} was trained on a mix with digest {checkpoint.mix_digest[:12]}, this one has {mix_digest[:12]}; "
-            "resume with the same mix, or start a new run with another --out"
+        differs(
+            CatalogError,
+            f"{run} was trained on a mix with digest {checkpoint.mix_digest[:12]}, this one has {mix_digest[:12]}",
+            "resume with the same mix",
         )
     differing = differing_keys(checkpoint.config, config)
     refused = [key for key in differing if not key.startswith(HARMLESS)]
+    was, now = to_dict(checkpoint.config), to_dict(config)
     if refused:
-        was, now = to_dict(checkpoint.config), to_dict(config)
-        told = ", ".join(f"{key} (was {_value(was, key)}, now {_value(now, key)})" for key in refused)
-        raise ConfigError(f"{run} cannot be resumed with other settings: {told}; start a new run with another --out")
+        changes = ", ".join(f"{key} (was {_value(was, key)}, now {_value(now, key)})" for key in refused)
+        differs(ConfigError, f"{run} had other settings: {changes}", "give the same")
     if "steps" in differing:
-        logger.warning(
-            "steps changes from %d to %d: the learning rate follows the new cosine from step %d on, so the result is "
-            "not that of one uninterrupted run",
-            *(checkpoint.config.steps, config.steps, checkpoint.step),
+        told.append(
+            f"steps changes from {checkpoint.config.steps} to {config.steps}: the learning rate follows the new cosine "
+            f"from step {checkpoint.step} on, so the result is not that of one uninterrupted run"
         )
+    changed = [
+        f"{name} {checkpoint.made_by.get(name, 'unknown')} -> {value}"
+        for name, value in (made or {}).items()
+        if checkpoint.made_by.get(name) != value
+    ]
+    if changed:
+        told.append(
+            f"{run} goes on with something else than before: {', '.join(changed)}; the result may differ by rounding"
+        )
+    for line in told:
+        logger.warning("%s", line)
+    return told
 
 
 def _value(values: dict[str, Any], key: str) -> Any:

@@ -35,11 +35,16 @@ __all__ = [
     "batch",
     "bench_data",
     "bench_model",
+    "bench_train",
     "recipes",
     "features",
     "reconstruct",
     "attention",
     "export",
+    "gain",
+    "replay",
+    "slurm",
+    "card",
     "demo",
 ]
 
@@ -76,6 +81,10 @@ def _mix_file(path: Path) -> Path:
     return path
 
 
+def _optional_mix(path: Path | None) -> Path | None:
+    return None if path is None else _mix_file(path)
+
+
 # stands in a command for what the user fills in
 _IMAGES = "IMAGE..."
 
@@ -106,7 +115,7 @@ def _commands() -> None:
     pass
 
 
-@app.command()
+@app.command(cls=Sections)
 def pretrain(
     mix: MixPath,
     recipe: Recipe = "mum-vitl16",
@@ -115,6 +124,9 @@ def pretrain(
         Path | None, typer.Option("--out", "-o", help="The run's folder [default: runs/MIX-RECIPE].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Continue it with another mix or other settings.")
+    ] = False,
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Start from the weights of a run, an exported file or a released MuM file."),
@@ -123,30 +135,60 @@ def pretrain(
         str, typer.Option("--init-parts", help="What is taken of them: encoder, all, or auto, what fits.")
     ] = "auto",
     device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read a sample of every dataset and estimate hours and memory; no run.")
+    ] = False,
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", help="Devices of the run that is estimated [default: one for each slot].")
+    ] = None,
+    num: Annotated[int, typer.Option("--num", help="Images of each dataset that a dry run reads.")] = 8,
+    format: Annotated[str, typer.Option("--format", help="Of a dry run: table, json or csv.")] = "table",
 ) -> None:
     """Train a model on a mix of sequences.
 
     The run's folder receives checkpoints, metrics.jsonl, TensorBoard's files and the settings.
     """
-    from mumtrain.train import pretrain as run
+    if dry_run:
+        from mumtrain.dry_run import dry_run as estimate
+
+        with _quiet():  # what is logged, the estimate says itself
+            found = estimate(mix, recipe=recipe, set=set or [], device=device, num=num, ranks=ranks)
+        _show(found, format)
+        if format == "table":
+            typer.echo(f"next: {_pretrain(mix, recipe, set or [])}")
+        return
+    from mumtrain.signals import STOPPED, Stopped, stop_request
 
     try:
-        folder = run(
-            mix,
-            recipe=recipe,
-            set=set or [],
-            out=out,
-            resume=resume,
-            init=init,
-            init_parts=init_parts,
-            device=device,
-        )
+        with stop_request():  # signals count from the start, before all that takes seconds to load
+            from mumtrain.ranks import find_place
+            from mumtrain.train import pretrain as run
+
+            is_first = find_place().rank == 0  # of several processes one speaks for all
+            folder = run(
+                mix,
+                recipe=recipe,
+                set=set or [],
+                out=out,
+                resume=resume,
+                accept_changes=accept_changes,
+                init=init,
+                init_parts=init_parts,
+                device=device,
+            )
+    except Stopped as stopped:
+        if is_first:
+            with suppress(OSError):
+                typer.echo(stopped, err=True)
+        raise typer.Exit(STOPPED) from None
     except KeyboardInterrupt:
         # a second one, while the interpreter shuts down, would end it as a signal does
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with suppress(OSError):
             typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
         raise typer.Exit(130) from None
+    if not is_first:
+        return
     with suppress(OSError):  # days of training are no failure because nobody reads where they are
         typer.echo(folder)
         # beside the folder's name, which a script may want by itself
@@ -236,6 +278,12 @@ def bench_model(
         int | None,
         typer.Option("--frames", help="Frames of a batch [default: the recipe's; on the processor, one sequence]."),
     ] = None,
+    sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--size", help="Sides of the views to try, in pixels; may be given again [default: the recipe's]."
+        ),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile/--eager", help="Try the compiled model, too.")] = True,
     seconds: Annotated[float, typer.Option("--seconds", help="How long each is tried.")] = 5.0,
     device: Device = None,
@@ -248,9 +296,41 @@ def bench_model(
     from mumtrain.bench_model import bench_model as run
 
     _show(
-        run(recipe=recipe, set=set or [], views=views, frames=frames, compile=compile, seconds=seconds, device=device),
+        run(
+            recipe=recipe,
+            set=set or [],
+            views=views,
+            frames=frames,
+            sizes=sizes,
+            compile=compile,
+            seconds=seconds,
+            device=device,
+        ),
         format,
     )
+
+
+@bench.command("train")
+def bench_train(
+    mix: MixPath,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    steps: Annotated[int, typer.Option("--steps", help="Timed steps of a turn.")] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each way is timed, at least two turns.")] = 60.0,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", help="Devices of the run, for its hours [default: those of this machine]."),
+    ] = None,
+    device: Device = None,
+    format: Format = "table",
+) -> None:
+    """Measure whole training steps on a mix: frames/s, waiting for data, and the hours of the run.
+
+    Beside the recipe's model a plain baseline trains on the same slots. Nothing is written.
+    """
+    from mumtrain.bench_train import bench_train as run
+
+    _show(run(mix, recipe=recipe, set=set or [], steps=steps, seconds=seconds, devices=devices, device=device), format)
 
 
 @app.command(cls=Sections)
@@ -403,6 +483,116 @@ def export(
     found = run(checkpoint, out=out, format=format, whole=whole, size=size)
     typer.echo(found.note, err=True)
     typer.echo(found.path)
+
+
+@app.command(cls=Sections)
+def slurm(
+    mix: MixPath,
+    recipe: Recipe = "mum-vitl16",
+    set: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder [default: runs/MIX-RECIPE].")
+    ] = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Start from these weights, as pretrain does.")] = None,
+    init_parts: Annotated[str, typer.Option("--init-parts", help="encoder, all or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option("--nodes", help="Machines.")] = 1,
+    gpus_per_node: Annotated[
+        int, typer.Option("--gpus-per-node", help="GPUs of each; all together divide data.slots.")
+    ] = 8,
+    cpus_per_gpu: Annotated[int, typer.Option("--cpus-per-gpu", help="Cores for each GPU.")] = 16,
+    time: Annotated[str, typer.Option("--time", help="Limit of one job, as sbatch takes it.")] = "24:00:00",
+    partition: Annotated[str | None, typer.Option("--partition", help="As for sbatch.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="As for sbatch.")] = None,
+    qos: Annotated[str | None, typer.Option("--qos", help="As for sbatch.")] = None,
+    mem: Annotated[str | None, typer.Option("--mem", help="Memory of a node, as for sbatch.")] = None,
+    signal_seconds: Annotated[
+        int, typer.Option("--signal-seconds", help="So long before the limit the run saves and requeues.")
+    ] = 120,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setup",
+            help="A shell line that makes mumtrain available, e.g. 'source venv/bin/activate'; may be given again.",
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sbatch", help="A further option of sbatch, e.g. --sbatch=--constraint=h200; may be given again."
+        ),
+    ] = None,
+    submit: Annotated[
+        bool, typer.Option("--submit/--no-submit", help="Hand it to sbatch, or only write RUN/slurm.sh.")
+    ] = True,
+) -> None:
+    """Train on a Slurm cluster: write a batch script, check what can be checked, and submit it.
+
+    The job saves before its time is over and goes back into the queue until the run is done.
+    """
+    from mumtrain.slurm import slurm as run
+
+    found = run(
+        mix,
+        recipe=recipe,
+        set=set or [],
+        out=out,
+        init=init,
+        init_parts=init_parts,
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        cpus_per_gpu=cpus_per_gpu,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        mem=mem,
+        signal_seconds=signal_seconds,
+        setup=setup or [],
+        sbatch=sbatch or [],
+        submit=submit,
+    )
+    typer.echo(found.script if found.job is None else found.job)
+    typer.echo(f"next: {shlex.join(found.command)}" if found.job is None else f"wrote {found.script}", err=True)
+
+
+@app.command()
+def card(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+    """Write a run's card anew: RUN/card.md and card.json, what it is, what it read, and how it went."""
+    from mumtrain.card import card as write
+
+    typer.echo(write(run))
+
+
+@app.command()
+def replay(
+    source: Annotated[Path, typer.Argument(help="RUN/bad-step-..., or a run's folder.", metavar="FOLDER")],
+    step: Annotated[int | None, typer.Option("--step", help="A step of the run, counted from 1.")] = None,
+    device: Device = None,
+    float32: Annotated[bool, typer.Option("--float32", help="In float32 alone, on CUDA as well.")] = False,
+    format: Format = "table",
+) -> None:
+    """Run a step of a run again, to see what was wrong with it."""
+    from mumtrain.replay import replay as run
+
+    _show(run(source, step=step, device=device, float32=float32), format)
+
+
+@app.command()
+def gain(
+    run: Weights,
+    mix: Annotated[
+        Path | None, typer.Option("--mix", help="The mix [default: the run's].", callback=_optional_mix)
+    ] = None,
+    device: Device = None,
+    format: Format = "table",
+) -> None:
+    """Tell whether a model uses its other views: the cross-view gain on held-out samples.
+
+    Needs the mix's correspondences: mumdata correspondences MIX.
+    """
+    from mumtrain.gain import gain as measure
+
+    _show(measure(run, mix=mix, device=device), format)
 
 
 @app.command()

@@ -169,6 +169,12 @@ class OptimConfig:
     weight_decay: float = 0.05
     # steps of linear warm-up, after which the rate follows a cosine to zero; a run of fewer steps never leaves it
     warmup_steps: int = 25_000
+    # longest gradient, over all parameters: a longer one is shortened to this; 0 = as it is, as in the paper
+    clip: float = 0.0
+    # a step whose loss or gradient is no finite number never changes a weight; it ends the run, or is left out
+    bad_step: Literal["stop", "skip"] = "stop"
+    # steps that may be left out in a run
+    bad_steps_max: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +183,20 @@ class CheckpointConfig:
     every: int = 1000
     # how many of the newest checkpoints stay; 0 = all
     keep: int = 2
+    # checkpoints of every so many steps stay for good; 0 = none
+    keep_every: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
     # steps between lines of metrics.jsonl
     every: int = 20
+    # steps between reconstruction pictures; 0 = none
+    pictures_every: int = 5000
+    # steps between measurements of the cross-view gain, where mumdata correspondences has been run on the mix; 0 = none
+    gain_every: int = 5000
+    # project on Weights & Biases that the metrics are sent to as well; none if empty
+    wandb: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +205,8 @@ class Config:
     steps: int = 500_000
     # seed of everything that is drawn: weights, batches, crops, masks
     seed: int = 0
+    # compile the transformer's blocks: `auto` does on CUDA. Results differ by rounding
+    compile: Literal["auto", "always", "never"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -315,8 +331,13 @@ def validate(config: Config) -> Config:
         "data.bad_frame_grace": data.bad_frame_grace,
         "optim.weight_decay": optim.weight_decay,
         "optim.warmup_steps": optim.warmup_steps,
+        "optim.clip": optim.clip,
+        "optim.bad_steps_max": optim.bad_steps_max,
         "model.registers": model.registers,
         "checkpoint.keep": config.checkpoint.keep,
+        "checkpoint.keep_every": config.checkpoint.keep_every,
+        "log.pictures_every": config.log.pictures_every,
+        "log.gain_every": config.log.gain_every,
     }
     towers = {"encoder": model.encoder} | ({"decoder": model.decoder} if model.decoder_attention != "none" else {})
     for name, tower in towers.items():

@@ -12,7 +12,7 @@ from torch import nn
 
 from mumtrain.config import Config
 
-__all__ = ["build_optimizer", "peak_lr", "lr_at", "set_lr"]
+__all__ = ["build_optimizer", "clip", "grad_norm", "peak_lr", "lr_at", "set_lr", "take_step"]
 
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
@@ -23,7 +23,29 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": config.optim.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=peak_lr(config), betas=config.optim.betas)
+    return torch.optim.AdamW(groups, lr=peak_lr(config), betas=config.optim.betas, fused=True)
+
+
+def grad_norm(model: nn.Module) -> torch.Tensor:
+    """Return the length of the gradient over all parameters, a scalar on the device."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+
+def clip(model: nn.Module, norm: torch.Tensor, longest: float) -> None:
+    """Shorten the gradient to a length where it exceeds that; waits for nothing."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    torch._foreach_mul_(grads, (longest / norm).clamp(max=1.0))
+
+
+def take_step(optimizer: torch.optim.AdamW, is_bad: torch.Tensor) -> None:
+    """Move the weights, unless `is_bad`, a float32 scalar on the device, is 1: then nothing changes.
+
+    Fused AdamW looks at that by itself, as it does for torch's own gradient scaler, so that nobody waits for the
+    device.
+    """
+    optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def peak_lr(config: Config) -> float:

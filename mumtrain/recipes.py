@@ -304,7 +304,35 @@ def debug_cpu() -> Config:
         # one slot of 16 frames: the peak is 1/16 of the base rate
         optim=OptimConfig(lr=8e-3, warmup_steps=20),
         checkpoint=CheckpointConfig(every=100, keep=2),
-        log=LogConfig(every=10),
+        log=LogConfig(every=10, pictures_every=300, gain_every=300),
+    )
+
+
+def mum_cpu() -> Config:
+    """A MuM that learns on a processor, within minutes, to look at other views.
+
+    `mumtrain pretrain catalogs/mix.parquet --recipe mum-cpu`
+    1.9 M parameters, most of them in a decoder of six blocks, since that is where views meet; views of 64 pixels out of
+    eight neighbouring frames, and no mirroring, so that what views share lies close together. 1,500 steps of one slot
+    of 16 frames take about five minutes of one core. On rendered scenes that it has never seen, patches that another
+    view shows are then predicted better with the other views than without, by 0.02 to 0.03 of the loss more than
+    patches that no other view shows (`mumtrain gain`).
+    """
+    return Config(
+        steps=1500,
+        data=DataConfig(
+            size=64, views_min=2, views_max=8, frames_per_slot=16, slots=1, subset="window:8", mirror="none"
+        ),
+        model=ModelConfig(
+            encoder=TowerConfig(width=128, depth=3, heads=4),
+            decoder=TowerConfig(width=128, depth=6, heads=4),
+            patch=8,
+        ),
+        mask=MaskConfig(ratio=0.75),
+        # one slot of 16 frames: the peak is 1/16 of the base rate
+        optim=OptimConfig(lr=0.024, warmup_steps=100),
+        checkpoint=CheckpointConfig(every=300, keep=2),
+        log=LogConfig(every=50, pictures_every=500, gain_every=500),
     )
 
 
@@ -322,6 +350,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "muskie-vitb16": muskie_vitb16,
     "muskie-vitl16": muskie_vitl16,
     "muskie-vith16": muskie_vith16,
+    "mum-cpu": mum_cpu,
     "debug-cpu": debug_cpu,
 }
 

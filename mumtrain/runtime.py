@@ -28,13 +28,17 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def select_runtime(device: str | None = None) -> Runtime:
+def select_runtime(device: str | None = None, local_rank: int | None = None) -> Runtime:
     """Return the runtime for a device name; None takes CUDA where there is one, else the processor.
 
-    Raises ConfigError for a name that torch does not know or a device that is not there.
+    `cuda` means the host's device number `local_rank`, where that is given; a launcher that shows each process one
+    device alone makes it number 0. Raises ConfigError for a name that torch does not know or a device that is not
+    there.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and local_rank is not None:
+        device = f"cuda:{local_rank if torch.cuda.device_count() > 1 else 0}"
     try:
         chosen = torch.device(device)
     except RuntimeError:

@@ -207,6 +207,7 @@ def test_offsets_beyond_four_gibibytes_are_read_from_zip64_fields(tmp_path: Path
     assert _stored_at(tmp_path, source) == b"two" * 100
 
 
+@pytest.mark.slow
 def test_more_members_than_two_bytes_count(tmp_path: Path) -> None:
     names = [f"{number // 100:03d}/{'x' * (number % 30)}{number}.jpg" for number in range(70_000)]
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:

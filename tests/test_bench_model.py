@@ -14,13 +14,19 @@ import pytest
 import torch
 
 from mumdata.errors import ConfigError
+from mumtrain import benching
 from mumtrain.bench_model import ModelBench, bench_model
+from mumtrain.compiled import compile_blocks
 from mumtrain.config import Config, apply
 from mumtrain.flops import slot_flops
+from mumtrain.masks.draw import draw_masks
+from mumtrain.model.autoencoder import MaskedAutoencoder, build_model
+from mumtrain.plain import plain_model
 from mumtrain.recipes import recipe
 
 # `mumtrain.bench_model` alone is the function, once it has been asked for
 bench = importlib.import_module("mumtrain.bench_model")
+
 
 TINY = [
     "data.size=32",
@@ -36,7 +42,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bench._SIDE, "cpu", 128)
+    monkeypatch.setitem(benching._SIDES, "cpu", (128,))
 
 
 def tiny(*sets: str, name: str = "debug-cpu", **options: Any) -> ModelBench:
@@ -48,24 +54,28 @@ def config_of(*sets: str) -> Config:
 
 
 def test_figures_follow_from_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step is given a duration of its own, and runs are counted."""
-    took = iter([9.0, 9.0, *[0.1, 0.3, 0.2]] * 2)
-    monkeypatch.setattr(bench._Bench, "_seconds", lambda self, model, pixels, steps: next(took))
+    """Steps of both ways are given durations, and turns are counted."""
+    first = [9.0, 1.0, 1.0]
+    took = {"plain": iter([*first, 0.5, 0.4, 0.6]), "eager": iter([*first, 0.1, 0.3, 0.2])}
+    monkeypatch.setattr(bench._Bench, "_seconds", lambda self, way, pixels, steps: next(took[way.name]))
     found = tiny(views=[3], frames=8, compile=False)
-    (rate,) = found.rates
-    assert (rate.views, rate.sequences, rate.way, rate.runs) == (3, 2, "eager", 3)
+    plain, rate = found.rates
+    assert (plain.way, plain.over_plain) == ("plain", 1.0)
+    assert (rate.size, rate.views, rate.sequences, rate.way, rate.runs) == (32, 3, 2, "eager", 3)
     assert rate.first_s == 9.0
     assert rate.frames_per_s == pytest.approx(6 / 0.2)
+    assert rate.over_plain == pytest.approx(0.5 / 0.2)
     assert rate.spread == pytest.approx(0.2 / 0.2)
     assert rate.tflops_per_s == pytest.approx(slot_flops(config_of(), 2, 3) / 0.2 / 1e12)
     assert rate.share == pytest.approx(rate.tflops_per_s / found.product_tflops_per_s)
+    assert rate.share_of_peak is None
     assert rate.failure is None
 
 
 def test_steps_are_really_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights move with each step, and the clock sees what a step takes."""
     seen: list[torch.Tensor] = []
-    forward = bench.MaskedAutoencoder.forward
+    forward = MaskedAutoencoder.forward
 
     def slow(self: Any, views: torch.Tensor, masks: Any) -> torch.Tensor:
         time.sleep(0.02)
@@ -75,84 +85,113 @@ def test_steps_are_really_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         assert float(views.float().std()) > 50
         return forward(self, views, masks)
 
-    monkeypatch.setattr(bench.MaskedAutoencoder, "forward", slow)
-    (rate,) = tiny(views=[2], frames=5, compile=False, seconds=0.1).rates
-    assert len(seen) == 2 + rate.runs
+    monkeypatch.setattr(MaskedAutoencoder, "forward", slow)
+    _, rate = tiny(views=[2], frames=5, compile=False, seconds=0.1).rates
+    assert len(seen) == 3 + rate.runs
     assert all(not torch.equal(one, other) for one, other in pairwise(seen))
     assert rate.frames_per_s is not None
     assert 0 < rate.frames_per_s < 4 / 0.02
-    assert rate.peak_gb is None or 0.01 < rate.peak_gb < 100
+
+
+def test_the_baseline_has_the_same_loss_and_gradients() -> None:
+    for sets in ((), ("model.positions=absolute",), ("model.target=raw", "model.decoder_attention=frame")):
+        config = config_of(*sets)
+        model = build_model(config)
+        plain = plain_model(model, config)
+        pixels = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        masks = draw_masks(config.mask, 2, 3, (4, 4), seed=0, step=0, slot=0)
+        one, other = model(pixels, masks), plain(pixels, masks)
+        assert other.item() == pytest.approx(one.item(), rel=1e-5)
+        one.backward()
+        other.backward()
+        for ours, theirs in (
+            (model.encoder.blocks[0].mlp.expand, plain.encoder[0].mlp[0]),
+            (model.decoder.blocks[1].attention.qkv, plain.decoder[1].qkv),
+            (model.decoder.head, plain.head),
+        ):
+            torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-6)
+        assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_sizes_and_recipes_without_a_baseline() -> None:
+    found = tiny(views=[2], sizes=[32, 48], compile=False)
+    assert [(rate.size, rate.way) for rate in found.rates] == [(s, w) for s in (32, 48) for w in ("plain", "eager")]
+    assert found.no_plain is None
+    other = tiny("model.encoder.depth=2", name="muskie-vitb16", views=[2], compile=False)
+    assert [rate.way for rate in other.rates] == ["eager"]
+    assert other.no_plain == "model.encoder_attention"
+    assert "no plain baseline for model.encoder_attention" in next(iter(other.tables()))[0][-1]
 
 
 def test_views_default_to_the_range_of_the_recipe() -> None:
-    assert [rate.views for rate in tiny(compile=False).rates] == [2, 6]
+    assert [rate.views for rate in tiny(compile=False).rates] == [2, 2, 6, 6]
     assert [rate.views for rate in tiny("data.views_max=30", "data.frames_per_slot=30", compile=False).rates] == [
         2,
+        2,
+        12,
         12,
         24,
+        24,
     ]
-    assert [(r.sequences, r.views) for r in tiny(name="mae-vitb16", compile=False).rates] == [(1, 1)]
+    assert [(r.sequences, r.views) for r in tiny(name="mae-vitb16", compile=False).rates] == [(1, 1)] * 2
     assert [(r.sequences, r.views) for r in tiny(name="croco-v2-vitb16", compile=False, frames=4).rates] == [(2, 2)]
 
 
 def test_masks_of_all_kinds_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    draw = bench.draw_masks
+    draw = benching.draw_masks
 
     def counting(*arguments: Any, **options: Any) -> Any:
         steps.append(options["step"])
         return draw(*arguments, **options)
 
-    monkeypatch.setattr(bench, "draw_masks", counting)
+    monkeypatch.setattr(benching, "draw_masks", counting)
     (rate,) = tiny("model.encoder.depth=2", name="muskie-vitb16", views=[4], compile=False).rates
     # three kinds, one or two whole views: twelve steps a run, all of them seen before the clock runs
-    assert steps == [0, *list(range(12)) * (1 + rate.runs)]
+    assert steps == [0, *list(range(12)) * (2 + rate.runs)]
 
 
 @pytest.mark.slow
-def test_the_compiled_model_has_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # no code is generated, which takes a minute; that the whole model is one graph is checked
-    monkeypatch.setattr(bench.torch, "compile", partial(torch.compile, backend="eager"))
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_blocks_have_rows_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    # no code is generated, which takes a minute
+    monkeypatch.setattr(benching, "compile_blocks", partial(compile_blocks, backend="eager"))
     level = logging.getLogger("torch._dynamo").level
-    rates = tiny(views=[1, 2]).rates
-    assert [(rate.views, rate.way) for rate in rates] == [
-        (1, "eager"),
-        (1, "compiled"),
-        (2, "eager"),
-        (2, "compiled"),
-    ]
+    rates = tiny(views=[2]).rates
+    assert [(rate.views, rate.way) for rate in rates] == [(2, "plain"), (2, "eager"), (2, "compiled")]
     assert all(rate.failure is None and rate.frames_per_s for rate in rates)
     assert logging.getLogger("torch._dynamo").level == level
 
 
-def test_failures_are_told_in_their_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_told_in_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("no C++ compiler\nand a long story")
+        raise OSError("no C++ compiler\nand a long story")
 
-    monkeypatch.setattr(bench.torch, "compile", no_compiler)
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: no_compiler)
     found = tiny(views=[2])
-    eager, compiled = found.rates
+    plain, eager, compiled = found.rates
+    assert plain.frames_per_s
     assert eager.frames_per_s
-    assert compiled.failure == "RuntimeError: no C++ compiler"
+    assert compiled.failure is not None
+    assert compiled.failure.startswith("OSError: no C++ compiler")
     assert compiled.frames_per_s is compiled.share is compiled.peak_gb is None
-    (_, table), (lines, nothing) = found.tables()
-    assert table is not None
-    assert len(table) == 2
-    assert lines == ["Not measured:", "compiled, 2 views: RuntimeError: no C++ compiler"]
+    *_, (lines, nothing) = found.tables()
+    assert lines == ["Not measured:", f"compiled, 2 views of 32 px: {compiled.failure}"]
     assert nothing is None
 
     def too_large(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("tried to allocate")
 
-    monkeypatch.setattr(bench.MaskedAutoencoder, "forward", too_large)
-    (rate,) = tiny(views=[2], compile=False).rates
+    monkeypatch.setattr(MaskedAutoencoder, "forward", too_large)
+    plain, rate = tiny(views=[2], compile=False).rates
+    assert plain.failure is None
     assert rate.failure is not None
     assert "smaller number of frames" in rate.failure
 
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bench.MaskedAutoencoder, "forward", broken)
+    monkeypatch.setattr(MaskedAutoencoder, "forward", broken)
     with pytest.raises(ZeroDivisionError):  # a bug of ours is no failure to compile
         tiny(views=[2], compile=False)
 
@@ -163,11 +202,13 @@ def test_as_json_and_as_rows() -> None:
     assert told["rates"][0]["frames_per_s"] == found.rates[0].frames_per_s
     assert told["number_format"] == "float32"
     assert found.product_tflops_per_s > 0
-    assert list(found.to_frame()["way"]) == ["eager"]
-    ((heading, table),) = found.tables()
-    assert "debug-cpu at 32 px" in heading[0]
+    assert list(found.to_frame()["way"]) == ["plain", "eager"]
+    (heading, _), (lines, table) = found.tables()
+    assert "debug-cpu" in heading[0]
+    assert lines == ["32 px"]
     assert table is not None
-    assert table["views"].tolist() == ["1 x 2"]
+    assert table["views"].tolist() == ["1 x 2", "1 x 2"]
+    assert max(map(len, table.to_string(index=False).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

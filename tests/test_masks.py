@@ -335,6 +335,7 @@ def waits(names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(ends) or "copy_." in name or "masked_select" in name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_views", [{"references": "1:3"}, {"view_ratios": (0.9, 0.0, 0.5)}])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_waits_for_the_device_and_no_loop_runs_over_views(kind: str, of_views: dict[str, Any]) -> None:

@@ -498,6 +498,7 @@ def test_a_picture_longer_than_a_jpeg_can_be_says_so(tmp_path: Path, capfd: pyte
     assert pack(catalogs / "mix.parquet", out=tmp_path / "f", size="full", workers=1).num_frames == 7
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_bytes(
     mix_path: Path, small: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -846,6 +847,7 @@ def killed_at(mix_path: Path, out: Path, number: int) -> None:
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3.5])
 def test_a_killed_run_goes_on_where_it_was(mix_path: Path, small: Packed, tmp_path: Path, number: float) -> None:
     killed_at(mix_path, tmp_path / "p", number)
@@ -1521,6 +1523,7 @@ def test_rows_of_scenes_are_read(small: Packed, tmp_path: Path) -> None:
     assert problem.startswith(f"{path} is damaged")
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_copy_back(small: Packed, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

@@ -8,6 +8,7 @@ import logging
 import pickle
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,23 @@ import numpy as np
 import pytest
 import torch
 
-import mumtrain.train
+import mumtrain.step
 from mumdata.catalog import open_mix
 from mumdata.errors import CatalogError, ConfigError, MumError
+from mumtrain.bad_steps import read_slots
 from mumtrain.checkpoint import list_checkpoints, load_checkpoint
 from mumtrain.config import Config, apply
 from mumtrain.feed import open_feed
-from mumtrain.loader import Loader
-from mumtrain.optim import lr_at
+from mumtrain.loader import Loader, open_frames
+from mumtrain.model.pixels import normalise, normalise_patches, patchify
+from mumtrain.optim import lr_at, set_lr
 from mumtrain.reading.crops import crop_box, cut, square_box
 from mumtrain.recipes import recipe
-from mumtrain.train import Trainer, pretrain, slot_loss
+from mumtrain.runtime import select_runtime
+from mumtrain.sampler import open_sampler
+from mumtrain.signals import StopRequest
+from mumtrain.step import slot_masks
+from mumtrain.train import Trainer, pretrain, slot_losses
 
 THIN = [
     "model.patch=16",
@@ -48,6 +55,8 @@ THIN = [
     "checkpoint.every=3",
 ]
 
+CLOCK = ("frames_per_s", "data_wait", "tflops_per_s", "share_of_peak", "memory_gb", "gpu_hours")
+
 
 def thin(*sets: str) -> Config:
     return apply(recipe("debug-cpu"), [*THIN, *sets])
@@ -58,9 +67,9 @@ def run(mix: Path, out: Path, *sets: str, resume: bool = False) -> Path:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's lines without the numbers that depend on the clock."""
+    """A run's lines without the numbers that depend on the clock and the machine."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("frames_per_s", "data_wait")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in lines]
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -139,7 +148,7 @@ def test_a_run_leaves_its_folder(mix_path: Path, tmp_path: Path, monkeypatch: py
         assert line["grad_norm"] > 0
         assert line["bad_frames"] == 0
         assert 1 <= line["views"] <= 4
-    sampler = Trainer(open_mix(mix_path), thin(), mumtrain.train.select_runtime("cpu"), folder).sampler
+    sampler = Trainer(open_mix(mix_path), thin(), select_runtime("cpu"), folder).sampler
     frames = sum(batch.views * len(batch.sequences) for batch in (sampler.batch(step, 0) for step in range(8)))
     assert lines[-1]["frames_read"] == frames
     assert [path.name for path in list_checkpoints(folder)] == ["step-00000006.pt", "step-00000008.pt"]  # two are kept
@@ -154,7 +163,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     """Bit for bit: weights, optimiser and metrics, through an interruption, half a file and a broken checkpoint."""
     straight = run(mix_path, tmp_path / "straight")
-    schedule = mumtrain.train.lr_at
+    schedule = mumtrain.step.lr_at
 
     def interrupted(config: Config, step: int) -> float:
         if step == 7:
@@ -163,7 +172,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
     torn = tmp_path / "torn"
     with monkeypatch.context() as patch:
-        patch.setattr(mumtrain.train, "lr_at", interrupted)
+        patch.setattr(mumtrain.step, "lr_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(mix_path, torn)
     newest = list_checkpoints(torn)[-1]
@@ -212,13 +221,13 @@ def test_the_step_s_loss_is_the_mean_of_the_slots(mix_path: Path, tmp_path: Path
     sets = ["data.slots=3", "steps=1", "log.every=1"]
     folder = run(mix_path, tmp_path / "run", *sets)
     config = thin(*sets)
-    trainer = Trainer(open_mix(mix_path), config, mumtrain.train.select_runtime("cpu"), tmp_path)
+    trainer = Trainer(open_mix(mix_path), config, select_runtime("cpu"), tmp_path)
     with Loader(trainer.sampler, trainer.frames, config, workers=1) as loader:
         feed = open_feed(loader, loader.load((0, slot) for slot in range(3)), trainer.runtime)
         shapes, losses = set(), []
         for slot in feed:
             shapes.add(slot.views.shape[:2])
-            losses.append(slot_loss(trainer.model, slot, config, trainer.runtime))
+            losses.append(slot_losses(trainer.model.losses, slot, config, trainer.runtime).mean)
     assert len(shapes) > 1  # slots of different numbers of frames weigh the same
     mean = torch.stack(losses).mean()
     assert metrics(folder)[0]["loss"] == pytest.approx(float(mean.detach()), rel=1e-6)
@@ -275,17 +284,165 @@ def test_a_run_does_not_need_standard_error(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(mix_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(MumError, match=r"step \d: the loss is (nan|inf)") as error:
+    with pytest.raises(MumError, match=r"step \d: the (loss|gradient) is (nan|inf).*mumtrain replay") as error:
         run(mix_path, tmp_path / "run", "optim.lr=1e30", "log.every=8")
-    (dump,) = (tmp_path / "run").glob("diverged-step-*.json")
-    assert str(dump) in str(error.value)
-    told = json.loads(dump.read_text())
-    assert told["slots"][0]["sequences"][0]["paths"]
-    assert all(
-        torch.isfinite(v).all()
-        for path in list_checkpoints(tmp_path / "run")
-        for v in load_checkpoint(path).model.values()
-    )
+    (folder,) = (tmp_path / "run").glob("bad-step-*")
+    assert str(folder) in str(error.value)
+    step = int(folder.name.removeprefix("bad-step-"))
+    before = load_checkpoint(folder / "checkpoint.pt")
+    assert before.step == step - 1
+    assert all(torch.isfinite(v).all() for v in before.model.values())
+    told = json.loads((folder / "slot-0000.json").read_text())
+    assert told["sequences"][0]["paths"]
+    (views,) = read_slots(folder, 1)
+    config = thin("optim.lr=1e30")
+    with Loader(open_sampler(open_mix(mix_path), config), open_frames(open_mix(mix_path)), config) as loader:
+        assert torch.equal(views, torch.from_numpy(next(loader.load([(step - 1, 0)])).views))
+
+
+BAD = 4  # counted from 0
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Let the loss of some steps, counted from 0, be no number."""
+    usual = slot_losses
+
+    def spoiled(model: Any, slot: Any, *rest: Any) -> Any:
+        losses = usual(model, slot, *rest)
+        return losses._replace(mean=losses.mean * float("nan")) if slot.loaded.batch.step in steps else losses
+
+    monkeypatch.setattr(mumtrain.step, "slot_losses", spoiled)
+
+
+@pytest.mark.parametrize("checks_each_step", [True, False])
+def test_a_bad_step_is_left_out_as_if_it_had_never_been(
+    checks_each_step: bool, mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the host gets to know of it some steps later, as with a GPU."""
+    sets = ["optim.bad_step=skip", "log.every=4", "checkpoint.every=8"]
+    with monkeypatch.context() as patch:  # the same, with only the weights' move of that step left out
+        usual, count = mumtrain.step.take_step, iter(range(100))
+        patch.setattr(mumtrain.step, "take_step", lambda *of: None if next(count) == BAD else usual(*of))
+        wanted = load_checkpoint(run(mix_path, tmp_path / "wanted", *sets))
+    with monkeypatch.context() as patch:
+        spoil(patch, BAD)
+        trainer = Trainer(open_mix(mix_path), thin(*sets), select_runtime("cpu"), tmp_path / "run")
+        trainer.checks_each_step = checks_each_step
+        trainer.run_steps(StopRequest())
+    found = load_checkpoint(tmp_path / "run")
+    assert_same(found.model, wanted.model)
+    assert_same(found.optimizer, wanted.optimizer)
+    assert found.tally["bad_steps"] == [BAD + 1]
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [4, 8]
+    assert lines[-1]["bad_steps"] == 1
+    assert lines[-1]["frames_read"] < metrics(tmp_path / "wanted")[-1]["frames_read"]
+    assert load_checkpoint(tmp_path / "run" / f"bad-step-{BAD + 1:08d}" / "checkpoint.pt").step == BAD
+
+
+def test_too_many_bad_steps_end_the_run(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, 1, 2, 5)
+    with pytest.raises(MumError, match=r"step 6: .*bad_steps_max=2"):
+        run(mix_path, tmp_path / "run", "optim.bad_step=skip", "optim.bad_steps_max=2")
+    assert caplog.text.count("is left out") == 2
+
+
+def test_a_gradient_is_shortened_only_where_it_is_asked_for(mix_path: Path, tmp_path: Path) -> None:
+    """With plain SGD's view of it: AdamW's first running mean after one step is 0.1 times the gradient."""
+
+    def length(*sets: str) -> float:
+        found = load_checkpoint(run(mix_path, tmp_path / "-".join(["run", *sets]), "steps=1", *sets))
+        means = [state["exp_avg"] for state in found.optimizer["state"].values()]
+        return float(torch.stack([mean.square().sum() for mean in means]).sum().sqrt()) / (1 - 0.9)
+
+    whole = length()
+    assert whole == pytest.approx(metrics(tmp_path / "run")[-1]["grad_norm"], rel=1e-3)
+    assert length("optim.clip=0.01") == pytest.approx(0.01, rel=1e-3)
+    assert length(f"optim.clip={2 * whole}") == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_goes_on(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = torch.save
+
+    def full(content: Any, file: Any) -> None:
+        if content["step"] == 6:
+            file.write(b"some of it")
+            raise RuntimeError("[enforce fail at inline_container.cc:882] . PytorchStreamWriter failed writing file")
+        usual(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    folder = run(mix_path, tmp_path / "run", "steps=9", "checkpoint.keep=1")
+    assert "training goes on, the checkpoint before stays" in caplog.text
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000009.pt"]
+    assert metrics(folder)[-1]["step"] == 9
+    with pytest.raises(MumError, match="was not written"):  # the last one is what the run was for
+        run(mix_path, tmp_path / "short", "steps=6")
+    assert [path.name for path in list_checkpoints(tmp_path / "short")] == ["step-00000003.pt"]
+
+
+def test_checkpoints_of_every_so_many_steps_stay(mix_path: Path, tmp_path: Path) -> None:
+    folder = run(mix_path, tmp_path / "run", "checkpoint.every=1", "checkpoint.keep=1", "checkpoint.keep_every=3")
+    assert [path.name for path in list_checkpoints(folder)] == [f"step-0000000{step}.pt" for step in (3, 6, 8)]
+
+
+def test_changes_may_be_accepted_and_are_told(
+    mix_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=3")
+    options: dict[str, Any] = {"recipe": "debug-cpu", "out": folder, "resume": True, "device": "cpu"}
+    changed = [*THIN, "steps=4", "optim.lr=0.02"]
+    with pytest.raises(ConfigError, match=r"optim\.lr \(was 0.008, now 0.02\).*--accept-changes"):
+        pretrain(mix_path, set=changed, **options)
+    assert not [record for record in caplog.records if "from step 3" in record.message]
+    pretrain(mix_path, set=changed, accept_changes=True, **options)
+    assert load_checkpoint(folder).step == 4
+    assert load_checkpoint(folder).config.optim.lr == 0.02
+    starts = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert starts[0]["notes"] == []
+    assert "optim.lr (was 0.008, now 0.02); from step 3 on it is another run" in "".join(starts[1]["notes"])
+    # another library
+    caplog.clear()
+    newest = list_checkpoints(folder)[-1]
+    content = torch.load(newest, weights_only=True)
+    torch.save({**content, "made_by": {**content["made_by"], "torch": "1.0", "threads": "77"}}, newest)
+    pretrain(mix_path, set=[*changed[:-2], "steps=5", "optim.lr=0.02"], **options)
+    assert f"torch 1.0 -> {torch.__version__}" in caplog.text
+    assert "threads 77 -> " in caplog.text
+    assert "may differ by rounding" in caplog.text
+
+
+def test_losses_are_told_by_dataset_and_by_views(mix_path: Path, tmp_path: Path) -> None:
+    """Against the same steps run by hand, sequence by sequence."""
+    sets = ["data.slots=2", "steps=3", "log.every=3"]
+    line = metrics(run(mix_path, tmp_path / "run", *sets))[-1]
+    config = thin(*sets)
+    trainer = Trainer(open_mix(mix_path), config, select_runtime("cpu"), tmp_path)
+    by_dataset: dict[str, list[float]] = {}
+    by_views: dict[str, list[float]] = {}
+    with Loader(trainer.sampler, trainer.frames, config) as loader:
+        for step in range(3):
+            set_lr(trainer.optimizer, lr_at(config, step))
+            trainer.optimizer.zero_grad()
+            for slot in open_feed(loader, loader.load((step, slot) for slot in range(2)), trainer.runtime):
+                batch, masks = slot.loaded.batch, slot_masks(slot.views, config, step, slot.loaded.batch.slot)
+                mean = trainer.model(slot.views, masks)
+                (mean / 2).backward()
+                patches = patchify(normalise(slot.views, "imagenet"), 16)
+                predicted = trainer.model.predict(patches, (2, 2), masks).values
+                truth = normalise_patches(patches.flatten(1, 2)).patches
+                for number, drawn in enumerate(batch.sequences):
+                    error = (predicted[number] - truth[number][masks.hidden_BH[number]]).square()
+                    by_dataset.setdefault(trainer.frames[drawn.dataset].name, []).append(float(error.mean().detach()))
+                    by_views.setdefault(str(batch.views), []).append(float(error.mean().detach()))
+            trainer.optimizer.step()
+    for key, found in (("loss_by_dataset", by_dataset), ("loss_by_views", by_views)):
+        assert line[key] == pytest.approx({name: float(np.mean(losses)) for name, losses in found.items()}, rel=1e-5)
+    assert len(by_dataset) > 1
+    assert len(by_views) > 1
 
 
 def test_the_loss_falls(mix_path: Path, tmp_path: Path) -> None:
@@ -299,6 +456,40 @@ def test_single_images_are_nothing_for_pairs(mix_path: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"imagenet has single images.*--weight imagenet=0"):
         run(mix_path, tmp_path / "run", *pairs)
     assert not (tmp_path / "run").exists()
+
+
+def test_metrics_go_where_they_are_asked_for(mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard always, Weights & Biases by a stand-in for its package."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MumError, match=r"pip install 'mumdata\[wandb\]'"):
+        run(mix_path, tmp_path / "none", "log.wandb=mine")
+    told: list[tuple[str, Any]] = []
+
+    class Curve:
+        def log(self, values: dict[str, float], step: int) -> None:
+            told.append(("log", (step, values)))
+
+        def finish(self) -> None:
+            told.append(("finish", None))
+
+    package = types.SimpleNamespace(init=lambda **options: told.append(("init", options)) or Curve())
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    folder = run(mix_path, tmp_path / "run", "log.wandb=mine", "log.pictures_every=0")
+    assert told[0][1]["project"] == "mine"
+    assert told[0][1]["id"] == "run"
+    assert told[-1][0] == "finish"
+    lines = metrics(folder)
+    for (_, (step, values)), line in zip(told[1:-1], lines, strict=True):
+        assert step == line["step"]
+        assert values["loss"] == line["loss"]
+        assert values["loss_by_views/1"] == line["loss_by_views"]["1"] if "1" in line["loss_by_views"] else True
+        assert None not in values.values()
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for name in ("loss", "lr", "grad_norm", "frames_per_s", "data_wait", "tflops_per_s", "memory_gb", "gpu_hours"):
+        assert [event.step for event in board.Scalars(name)] == [2, 4, 6, 8], name
+    assert board.Scalars("loss")[-1].value == pytest.approx(lines[-1]["loss"], rel=1e-6)
 
 
 # ---- checkpoints

@@ -11,7 +11,7 @@ import numpy as np
 
 from mumdata.kernels import jit
 
-__all__ = ["CAMERA_SIZE", "arctan", "count_seen"]
+__all__ = ["CAMERA_SIZE", "arctan", "count_seen", "distort", "inverse_at"]
 
 # What the row of a camera, float64 [CAMERA_SIZE], holds: fx, fy, cx, cy in pixels of the full depth map; its width and
 # height; the centre of the first pixel kept of it (in both directions), and how many pixels lie from one to the next;
@@ -94,7 +94,7 @@ def _slope(here: float, before: float, after: float) -> float:
 
 
 @jit
-def _inverse_at(inverse: np.ndarray, columns: int, rows: int, column: int, row: int, px: float, py: float) -> float:
+def inverse_at(inverse: np.ndarray, columns: int, rows: int, column: int, row: int, px: float, py: float) -> float:
     """Return the inverse depth at a place in the picture of the surface that a pixel shows; 0 where it is unknown.
 
     On a plane inverse depth is linear in the picture, so that slanted surfaces agree with themselves however coarse
@@ -112,7 +112,7 @@ def _inverse_at(inverse: np.ndarray, columns: int, rows: int, column: int, row: 
 
 
 @jit
-def _distort(u: float, v: float, camera: np.ndarray) -> tuple[float, float]:
+def distort(u: float, v: float, camera: np.ndarray) -> tuple[float, float]:
     """Return where the lens puts a direction u = x / z, v = y / z, before focal lengths."""
     square = u * u + v * v
     k1, k2, k3, k4 = camera[COEFFICIENTS], camera[COEFFICIENTS + 1], camera[COEFFICIENTS + 2], camera[COEFFICIENTS + 3]
@@ -142,7 +142,7 @@ def _shows(px: float, py: float, z: float, inverse: np.ndarray, columns: int, ro
     """
     column = min(max(math.floor(px + 0.5), 0), columns - 1)
     row = min(max(math.floor(py + 0.5), 0), rows - 1)
-    ratio = z * _inverse_at(inverse, columns, rows, column, row, px, py)
+    ratio = z * inverse_at(inverse, columns, rows, column, row, px, py)
     if ratio > 1.0:
         return ratio - 1.0 <= tolerance * ratio
     if 1.0 - ratio <= tolerance * ratio:
@@ -151,7 +151,7 @@ def _shows(px: float, py: float, z: float, inverse: np.ndarray, columns: int, ro
     for y in range(top, top + 2):
         for x in range(left, left + 2):
             if (x != column or y != row) and 0 <= x < columns and 0 <= y < rows:
-                ratio = z * _inverse_at(inverse, columns, rows, x, y, px, py)
+                ratio = z * inverse_at(inverse, columns, rows, x, y, px, py)
                 if abs(1.0 - ratio) <= tolerance * ratio:
                     return True
     return False
@@ -186,7 +186,7 @@ def _count(
         if distorts:
             if not u * u + v * v <= reach:
                 continue
-            u, v = _distort(u, v, camera)
+            u, v = distort(u, v, camera)
         px, py = fx * u + cx, fy * v + cy
         if 0.0 <= px < width and 0.0 <= py < height:
             seen += _shows((px - first) / step, (py - first) / step, depth, inverse, columns, rows, tolerance)

@@ -16,10 +16,10 @@ from mumdata.sources.source import Source, SourceOptions
 from mumdata.sources.views import View, compare
 from mumdata.tree import Tree
 
-__all__ = ["DEPTH", "depth", "depth_and_notes"]
+__all__ = ["DEPTH", "depth", "depth_and_notes", "TOLERANCES"]
 
 # by form, where none is given: rendered depth, the points that many photos agree on, and what a phone's sensor measures
-_TOLERANCES = {"distance": 0.02, "pfm": 0.01, "float16-bits": 0.02, "megadepth": 0.02, "millimetres": 0.05}
+TOLERANCES = {"distance": 0.02, "pfm": 0.01, "float16-bits": 0.02, "megadepth": 0.02, "millimetres": 0.05}
 
 
 def depth_and_notes(
@@ -42,7 +42,7 @@ def depth_and_notes(
         scale = float(form.scale[row]) if form.scale is not None else 1.0
         return read_depth(tree, form.form, path, mask_path, scale)
 
-    tolerance = _TOLERANCES[form.form]
+    tolerance = TOLERANCES[form.form]
     return compare(cameras, depth_of, options, source="depth", tolerance=tolerance, ordered=stream.ordered, prune=prune)
 
 

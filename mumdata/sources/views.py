@@ -36,7 +36,7 @@ from mumdata.sources.depth_files import DepthMap
 from mumdata.sources.lens import Lens, lens_of
 from mumdata.sources.source import SourceOptions
 
-__all__ = ["MAP_SIDE", "View", "compare", "map_rays", "view_of"]
+__all__ = ["MAP_SIDE", "View", "compare", "map_rays", "view_of", "along_axis", "inverse_map", "middles", "reach"]
 
 MAP_SIDE = 256  # pixels along the longer side of the maps that are compared, at most
 
@@ -181,12 +181,12 @@ class _Slots:
         self._boxes[slot] = np.concatenate([points.min(axis=0), points.max(axis=0)])
         self._poses[slot] = cam_from_world.ravel()
         step = -(-max(width, height) // MAP_SIDE)
-        inverse = _inverse_map(view, depth, step)
+        inverse = inverse_map(view, depth, step)
         self._maps[slot, : inverse.size] = inverse.ravel()
         self._sizes[slot] = inverse.shape[::-1]
         lens = view.lens
         self._cameras[slot] = (
-            *(*view.intrinsics, width, height, step // 2 + 0.5, step, _reach(view)),
+            *(*view.intrinsics, width, height, step // 2 + 0.5, step, reach(view)),
             *(float(lens.is_fisheye), *lens.k),
         )
         return num
@@ -197,10 +197,10 @@ def _world_points(view: View, cam_from_world: np.ndarray, depth: DepthMap, grid:
     width, height = view.size
     long = max(width, height)
     num = min(grid, long)
-    columns, rows = (_middles(length, max(1, (2 * num * length + long) // (2 * long))) for length in (width, height))
+    columns, rows = (middles(length, max(1, (2 * num * length + long) // (2 * long))) for length in (width, height))
     column, row = (each.ravel() for each in np.meshgrid(columns, rows))
     u, v = view.rays(column + 0.5, row + 0.5)
-    z = _along_axis(depth, (row, column), u, v)
+    z = along_axis(depth, (row, column), u, v)
     known = np.flatnonzero((z > 0) & np.isfinite(u) & np.isfinite(v))
     z = z[known]
     r, t = cam_from_world[:, :3], cam_from_world[:, 3]
@@ -208,14 +208,14 @@ def _world_points(view: View, cam_from_world: np.ndarray, depth: DepthMap, grid:
     return np.stack([r[0, i] * x + r[1, i] * y + r[2, i] * z for i in range(3)], axis=1)
 
 
-def _middles(length: int, num: int) -> np.ndarray:
+def middles(length: int, num: int) -> np.ndarray:
     """Return the pixels in the middle of `num` cells, int64 [num]; of two as near, one or the other by turns."""
     k = np.arange(num)
     twice = (2 * k + 1) * length
     return twice // (2 * num) - ((twice % (2 * num) == 0) & (k % 2 == 1))
 
 
-def _along_axis(depth: DepthMap, at: Any, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def along_axis(depth: DepthMap, at: Any, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the depth along the axis at some pixels, float64, 0 where it is not known.
 
     `at` indexes the map's rows and columns; u, v are the rays of these pixels, looked at where the map has distances.
@@ -230,11 +230,11 @@ def _along_axis(depth: DepthMap, at: Any, u: np.ndarray, v: np.ndarray) -> np.nd
     return np.where(known, z, 0.0)
 
 
-def _inverse_map(view: View, depth: DepthMap, step: int) -> np.ndarray:
+def inverse_map(view: View, depth: DepthMap, step: int) -> np.ndarray:
     """Return one over the depth at every `step`-th pixel, from the middle of the first cell; float32, 0 for unknown."""
     every = slice(step // 2, None, step)
     u, v = map_rays(view, step) if depth.is_distance else (np.zeros(0), np.zeros(0))
-    z = _along_axis(depth, (every, every), u, v)
+    z = along_axis(depth, (every, every), u, v)
     return np.divide(1.0, z, out=np.zeros_like(z), where=z > 0).astype(np.float32)
 
 
@@ -247,7 +247,7 @@ def map_rays(view: View, step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _reach(view: View) -> float:
+def reach(view: View) -> float:
     """Return the largest u * u + v * v that the picture shows.
 
     What lies beyond may still be mapped into the picture by the formulas of a lens, which hold up to there alone. Zero

@@ -20,7 +20,7 @@ from mumtrain.mask_rules import num_kept, read_kinds, read_references, view_rati
 from mumtrain.masks.shapes import ORDERS, SHAPES
 from mumtrain.masks.words import words
 
-__all__ = ["Group", "Masks", "draw_masks"]
+__all__ = ["Group", "Masks", "draw_masks", "masks_of"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,19 @@ def draw_masks(
     # where some stay whole by chance, the others have one ratio
     kept = sorted(num_kept(N, ratio) for ratio in ratios[num_whole:]) + [N] * num_whole
     return Masks(is_hidden, _first(is_hidden.flatten(1), V * N - sum(kept)), _grouped(is_hidden, kept))
+
+
+def masks_of(is_hidden_BVN: torch.Tensor) -> Masks:
+    """Return the masks that hide given patches, on their device; for CUDA this waits for the device.
+
+    The views of all sequences must keep the same numbers of patches, in any order: ValueError where they do not.
+    """
+    kept = (~is_hidden_BVN).sum(-1).sort(dim=-1).values
+    if bool((kept != kept[:1]).any()):
+        raise ValueError("the sequences keep different numbers of patches")
+    numbers = [int(number) for number in kept[0].tolist()]
+    num_hidden = is_hidden_BVN[0].numel() - sum(numbers)
+    return Masks(is_hidden_BVN, _first(is_hidden_BVN.flatten(1), num_hidden), _grouped(is_hidden_BVN, numbers))
 
 
 def _grouped(is_hidden_BVN: torch.Tensor, kept: list[int]) -> tuple[Group, ...]:

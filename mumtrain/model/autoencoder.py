@@ -21,7 +21,7 @@ from mumtrain.model.decoder import CrossDecoder, Decoder, LinearHead
 from mumtrain.model.encoder import Encoder
 from mumtrain.model.pixels import normalise, normalise_patches, patchify
 
-__all__ = ["MaskedAutoencoder", "Prediction", "build_model", "initialise"]
+__all__ = ["Losses", "MaskedAutoencoder", "Prediction", "build_model", "initialise"]
 
 
 class Prediction(NamedTuple):
@@ -32,6 +32,13 @@ class Prediction(NamedTuple):
 
     values: torch.Tensor
     confidence: torch.Tensor | None
+
+
+class Losses(NamedTuple):
+    """The loss of a slot, a float32 scalar, and what it is for each sequence by itself, [B], without gradients."""
+
+    mean: torch.Tensor
+    of_sequences: torch.Tensor
 
 
 class MaskedAutoencoder(nn.Module):
@@ -51,9 +58,14 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, views_BVCHW: torch.Tensor, masks: Masks) -> torch.Tensor:
         """Return the loss of uint8 views, a float32 scalar."""
+        return self.losses(views_BVCHW, masks).mean
+
+    def losses(self, views_BVCHW: torch.Tensor, masks: Masks) -> Losses:
+        """Return the loss of uint8 views, for the slot and for each of its sequences."""
         H, W = views_BVCHW.shape[-2:]
         patches = patchify(normalise(views_BVCHW, self.pixels), self.patch)
-        return self.loss(self.predict(patches, (H // self.patch, W // self.patch), masks), patches, masks)
+        costs = self.costs(self.predict(patches, (H // self.patch, W // self.patch), masks), patches, masks)
+        return Losses(_mean_over_hidden(costs, masks), _means_of_sequences(costs.detach(), masks))
 
     def predict(self, patches_BVNP: torch.Tensor, grid: tuple[int, int], masks: Masks) -> Prediction:
         """Return the predictions from the patches that are not hidden."""
@@ -77,10 +89,14 @@ class MaskedAutoencoder(nn.Module):
         return encoded
 
     def loss(self, predicted: Prediction, patches_BVNP: torch.Tensor, masks: Masks) -> torch.Tensor:
-        """Return the mean squared error over hidden patches, a float32 scalar.
+        """Return the mean of the costs over hidden patches, a float32 scalar."""
+        return _mean_over_hidden(self.costs(predicted, patches_BVNP, masks), masks)
 
-        With confidences c it is the mean of (c + 0.1) * squared error over hidden patches, plus 0.1 times the sum of
-        -log(c + 1e-6) over hidden patches, each patch's mean, divided by the number of all patches (Muskie).
+    def costs(self, predicted: Prediction, patches_BVNP: torch.Tensor, masks: Masks) -> torch.Tensor:
+        """Return what each predicted patch adds to the loss, float32 [B, L]: its mean squared error.
+
+        With confidences c it is the mean of (c + 0.1) * squared error, plus 0.1 times the mean of -log(c + 1e-6) times
+        the share of patches that are hidden: summed over hidden patches and divided by all of them (Muskie).
         """
         truth = patches_BVNP.flatten(1, 2)
         if masks.hidden_BH is not None:
@@ -88,14 +104,27 @@ class MaskedAutoencoder(nn.Module):
         if self.target == "normalised":
             truth = normalise_patches(truth).patches
         error = (predicted.values.float() - truth).square()
-        if predicted.confidence is not None:
-            error = (predicted.confidence + 0.1) * error
-        loss = _mean_over_hidden(error.mean(-1), masks)
-        if predicted.confidence is not None:
-            doubt = -(predicted.confidence + 1e-6).log().mean(-1)
-            share = masks.is_hidden_BVN.float().mean()
-            loss = loss + 0.1 * share * _mean_over_hidden(doubt, masks)
-        return loss
+        if predicted.confidence is None:
+            return error.mean(-1)
+        doubt = -(predicted.confidence + 1e-6).log().mean(-1)
+        share = masks.is_hidden_BVN.float().mean()
+        return ((predicted.confidence + 0.1) * error).mean(-1) + 0.1 * share * doubt
+
+    def patch_errors(self, predicted: Prediction, patches_BVNP: torch.Tensor, masks: Masks) -> torch.Tensor:
+        """Return the mean squared error of each hidden patch, float32 [B, V, N], and 0 for the others.
+
+        It is of the values that the loss is about, but no confidence weighs it.
+        """
+        truth = patches_BVNP
+        if self.target == "normalised":
+            truth = normalise_patches(truth).patches
+        values = predicted.values.float()
+        if masks.hidden_BH is None:
+            error = (values.view_as(truth) - truth).square().mean(-1)
+            return torch.where(masks.is_hidden_BVN, error, 0)
+        wanted = truth.flatten(1, 2).gather(1, masks.hidden_BH[..., None].expand(-1, -1, truth.shape[3]))
+        error = (values - wanted).square().mean(-1)
+        return torch.zeros_like(truth[..., 0]).flatten(1).scatter(1, masks.hidden_BH, error).view(truth.shape[:3])
 
     def multi_view_layers(self, views_BVCHW: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's patch tokens [B, V, N, D] after each block, nothing hidden, for normalised views.
@@ -116,6 +145,13 @@ def _mean_over_hidden(values_BL: torch.Tensor, masks: Masks) -> torch.Tensor:
         return values_BL.mean()
     is_hidden = masks.is_hidden_BVN.flatten(1)
     return torch.where(is_hidden, values_BL, 0).sum() / is_hidden.sum()
+
+
+def _means_of_sequences(values_BL: torch.Tensor, masks: Masks) -> torch.Tensor:
+    if masks.hidden_BH is not None:
+        return values_BL.mean(1)
+    is_hidden = masks.is_hidden_BVN.flatten(1)
+    return torch.where(is_hidden, values_BL, 0).sum(1) / is_hidden.sum(1)
 
 
 def initialise(model: nn.Module, seed: int, kind: str = "truncated") -> None:
