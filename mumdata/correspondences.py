@@ -67,7 +67,7 @@ class OfDataset:
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of the summary."""
-        shares = {"seen": self.seen, "not there": self.not_there, "unknown": self.unknown}
+        shares = {"seen": self.seen, "absent": self.not_there, "unknown": self.unknown}
         return {
             "dataset": self.dataset,
             "from": ", ".join(sorted(self.sources)),

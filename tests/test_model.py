@@ -18,7 +18,7 @@ from mumtrain.model.decoder import Decoder
 from mumtrain.model.encoder import Encoder
 from mumtrain.model.pixels import denormalise, normalise, normalise_patches, patchify, unpatchify
 from mumtrain.model.positions import Rope, RopeTable, rotate, split_rotated
-from mumtrain.optim import build_optimizer, lr_at, peak_lr
+from mumtrain.optim import build_optimizer, lr_at, peak_lr, set_lr
 from mumtrain.recipes import recipe
 from tests.plain_model import PlainModel
 
@@ -729,22 +729,22 @@ def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
 
 
 def test_one_batch_can_be_learned_by_heart() -> None:
-    config = thin("model.decoder.width=64", "model.decoder.heads=4")
+    """Of noise nothing can be guessed: a loss near zero is memory, and every part must carry its gradient."""
+    config = apply(recipe("mum-cpu"), ["data.size=32"])
     model = build_model(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    coarse = pictures(2, 2, (1, 1))[..., ::2, ::2].flatten(0, 1).float()
-    smooth = torch.nn.functional.interpolate(coarse, (24, 40), mode="bicubic")
-    views = smooth.clamp(0, 255).to(torch.uint8).unflatten(0, (2, 2))
-    masks = masks_of(config, 2, 2)
+    views = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    masks = masks_of(config, 2, 4, (4, 4))
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0)
     losses = []
-    for _ in range(90):
+    for step in range(240):
+        set_lr(optimizer, 1e-3 * min(1, (step + 1) / 20, 3 * (1 - step / 240)))
         optimizer.zero_grad()
         loss = model(views, masks)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[0] > 0.95
-    assert losses[-1] < 0.35
+    assert losses[-1] < 0.002
 
 
 def test_an_encoder_called_with_images_gives_a_vector_each() -> None:

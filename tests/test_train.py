@@ -52,6 +52,7 @@ THIN = [
     "optim.warmup_steps=2",
     "steps=8",
     "log.every=2",
+    "log.pictures_every=0",  # drawing one takes longer than the whole run
     "checkpoint.every=3",
 ]
 
@@ -138,8 +139,10 @@ def test_boxes_of_the_crop_rules() -> None:
 
 def test_a_run_leaves_its_folder(mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = pretrain(mix_path, recipe="debug-cpu", set=THIN, device="cpu")
+    folder = pretrain(mix_path, recipe="debug-cpu", set=[*THIN, "log.pictures_every=5"], device="cpu")
     assert folder == Path("runs/mix-debug-cpu")
+    assert [path.name for path in sorted((folder / "pictures").iterdir())] == ["step-00000005.png", "step-00000008.png"]
+    assert "# " in (folder / "card.md").read_text()
     lines = metrics(folder)
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
     for line in lines:
@@ -476,7 +479,7 @@ def test_metrics_go_where_they_are_asked_for(mix_path: Path, tmp_path: Path, mon
 
     package = types.SimpleNamespace(init=lambda **options: told.append(("init", options)) or Curve())
     monkeypatch.setitem(sys.modules, "wandb", package)
-    folder = run(mix_path, tmp_path / "run", "log.wandb=mine", "log.pictures_every=0")
+    folder = run(mix_path, tmp_path / "run", "log.wandb=mine")
     assert told[0][1]["project"] == "mine"
     assert told[0][1]["id"] == "run"
     assert told[-1][0] == "finish"
