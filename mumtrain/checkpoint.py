@@ -54,7 +54,7 @@ HARMLESS = (
     "checkpoint.",
     "log.",
     "compile",
-    "optim.bad_steps_max",
+    "optim.bad_step",
     "data.workers",
     "data.start_method",
     "data.prefetch",
@@ -152,7 +152,7 @@ def write_content(path: Path, content: Mapping[str, Any]) -> None:
                 torch.save(dict(content), file)
         except RuntimeError as error:
             # torch tells a failed write, on a full disk above all, in its own words
-            raise MumError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
+            raise MumError(f"cannot write {path}; is there space left?") from error
 
 
 def save_checkpoint(
@@ -227,6 +227,9 @@ def check_stored(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise MumError(f"{path} holds compressed parts, which torch.save never writes; it is not opened")
+        # torch reads over damage: it compares no checksums
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{part} is damaged")
 
 
 def read_config(values: Any, path: Path) -> Config:
@@ -300,6 +303,8 @@ def check_same_run(
             f"steps changes from {checkpoint.config.steps} to {config.steps}: the learning rate follows the new cosine "
             f"from step {checkpoint.step} on, so the result is not that of one uninterrupted run"
         )
+    if "compile" in differing:
+        told.append(f"compile changes from {checkpoint.config.compile} to {config.compile}: results differ by rounding")
     changed = [
         f"{name} {checkpoint.made_by.get(name, 'unknown')} -> {value}"
         for name, value in (made or {}).items()

@@ -34,19 +34,24 @@ class CheckpointWriter:
         self._error: BaseException | None = None
         # of tensors on a device: memory that it can write to by itself, used again each time
         self._buffers: dict[tuple[str, ...], torch.Tensor] = {}
+        self._device: torch.device | None = None
 
     def save(self, step: int, content: Mapping[str, Any]) -> None:
         """Copy what the checkpoint of `step` holds and have it written."""
         self.wait()
-        copy = self._copied(content, ())
-        mark = None
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        copy, mark = self._copied(content, ()), None
+        if self._device is not None:
             mark = torch.cuda.Event()
-            mark.record()
+            mark.record(torch.cuda.current_stream(self._device))
         path = checkpoint_path(self._run, step)
         # no daemon: the interpreter waits for it when it ends
         self._thread = threading.Thread(target=self._write, args=(path, copy, mark), name="checkpoint")
         self._thread.start()
+
+    def refuse(self, error: MumError) -> None:
+        """Take it that a checkpoint could not be written, for a reason that came before it."""
+        self.wait()
+        self._error = error
 
     def wait(self) -> bool:
         """Wait for the file that is being written; return whether it was, which a first call tells as well.
@@ -70,6 +75,8 @@ class CheckpointWriter:
                 mark.synchronize()
             write_content(path, content)
             prune_checkpoints(self._run, self._keep, self._keep_every)
+        except OSError as error:
+            self._error = MumError(f"cannot write {path}: {error.strerror or error}")
         except BaseException as error:
             self._error = error
 
@@ -80,6 +87,7 @@ class CheckpointWriter:
             buffer = self._buffers.get(place)
             if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
                 buffer = self._buffers[place] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self._device = value.device
             # in the order of the device's work: the next step changes the tensor only after this
             return buffer.copy_(value.detach(), non_blocking=True)
         if isinstance(value, Mapping):

@@ -6,13 +6,16 @@ In: a model and a config. Out: AdamW over two groups of parameters, and the rate
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from mumdata.errors import MumError
 from mumtrain.config import Config
 
-__all__ = ["build_optimizer", "clip", "grad_norm", "peak_lr", "lr_at", "set_lr", "take_step"]
+__all__ = ["build_optimizer", "clip", "grad_norm", "lr_at", "peak_lr", "restore_optimizer", "set_lr", "take_step"]
 
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
@@ -24,6 +27,18 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=peak_lr(config), betas=config.optim.betas, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path) -> None:
+    """Put a stored state into an optimiser, which keeps its own settings; MumError where it does not fit."""
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise MumError(f"the optimiser's state of {source} does not fit its weights; use another checkpoint") from error
+    # load_state_dict takes the stored decay and betas, which --accept-changes may have changed
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
 
 
 def grad_norm(model: nn.Module) -> torch.Tensor:

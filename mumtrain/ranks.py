@@ -100,11 +100,11 @@ class Ranks:
         self.rank, self.size, self.local_rank = place.rank, place.num_ranks, place.local_rank
         self._ended = self._is_abandoned = False
         self._sent: tuple[dist.Work, torch.Tensor] | None = None
+        on_cuda = device.type == "cuda"
+        if on_cuda and device.index is not None:
+            torch.cuda.set_device(device)
         if self.size == 1:
             return
-        on_cuda = device.type == "cuda"
-        if on_cuda:
-            torch.cuda.set_device(device)
         try:
             dist.init_process_group(
                 "nccl" if on_cuda else "gloo",
@@ -216,11 +216,10 @@ class Ranks:
             raise MumError(f"rank {self.rank} of {self.size}: {_LOST} ({_first_line(error)})") from error
 
     def close(self) -> None:
-        """Part in good order; everybody calls it."""
+        """Part in good order; everybody calls it. Raises MumError where another one did not get so far."""
         if self.size == 1 or self._ended:
             return
-        with suppress(MumError):
-            self.wait()
+        self.wait()
         self._ended = True
         self._beating.join(_GRACE_S)
         dist.destroy_process_group()
@@ -258,13 +257,13 @@ def join(place: Place, device: torch.device) -> Iterator[Ranks]:
     ranks = Ranks(place, device)
     try:
         yield ranks
+        ranks.close()
     except Stopped:  # which all ranks raise together
         ranks.close()
         raise
     except BaseException:
         ranks.abandon()
         raise
-    ranks.close()
 
 
 def _is_connection(error: RuntimeError) -> bool:

@@ -35,7 +35,7 @@ from mumtrain.config import Config, differing_keys
 from mumtrain.feed import Slot, open_feed
 from mumtrain.loader import Loaded, Loader, open_frames
 from mumtrain.model.autoencoder import MaskedAutoencoder, build_model
-from mumtrain.optim import build_optimizer, lr_at
+from mumtrain.optim import build_optimizer, lr_at, restore_optimizer
 from mumtrain.runlog.lines import read_lines
 from mumtrain.runtime import Runtime, select_runtime
 from mumtrain.sampler import Batch, open_sampler
@@ -248,7 +248,7 @@ def _replay_step(run: Path, step: int, runtime: Runtime) -> Replayed:
     optimizer = build_optimizer(model, config)
     if checkpoint is not None:
         restore_model(model, checkpoint, run)
-        optimizer.load_state_dict(checkpoint.optimizer)
+        restore_optimizer(optimizer, checkpoint.optimizer, run)
     with Loader(sampler, frames, config) as loader:
 
         def slots_of(steps: range) -> Generator[Slot]:

@@ -19,12 +19,13 @@ from typing import Any
 
 from mumdata.catalog import Mix, open_mix
 from mumdata.errors import MumError
-from mumdata.files import write_text
+from mumdata.files import remove_abandoned, write_text
 from mumtrain.card import write_card
 from mumtrain.checkpoint import Checkpoint, check_same_run, list_checkpoints, made_by, newest_checkpoint
 from mumtrain.config import Config, apply, to_dict
 from mumtrain.ranks import Ranks, find_place, join
 from mumtrain.recipes import recipe as recipe_of
+from mumtrain.run_lock import LOCK, RunLock
 from mumtrain.runlog.lines import append_line
 from mumtrain.runtime import select_runtime
 from mumtrain.signals import Stopped, stop_request
@@ -65,8 +66,8 @@ def pretrain(
     runtime = select_runtime(device, place.local_rank if place.num_ranks > 1 else None)
     opened = open_mix(Path(mix))
     run = Path("runs", f"{Path(mix).stem}-{recipe}") if out is None else Path(out)
-    with stop_request() as request, join(place, runtime.device) as ranks:
-        checkpoint = _claimed(run, resume, ranks)
+    with stop_request() as request, join(place, runtime.device) as ranks, RunLock(run) as lock:
+        checkpoint = _claimed(run, resume, ranks, lock)
         made = made_by(runtime.device, ranks.size)
         told: list[str] = []
         if checkpoint is not None:
@@ -82,6 +83,8 @@ def pretrain(
                 f"{run} began with the weights named in its init.json and has no checkpoint yet; give --init again"
             )
         trainer = Trainer(opened, config, runtime, run, ranks)
+        if ranks.is_first:
+            lock.take()
         if checkpoint is not None:
             trainer.restore(checkpoint)
         elif init is not None:
@@ -100,16 +103,21 @@ def pretrain(
 
 
 def _write_card(run: Path, ranks: Ranks) -> None:
-    if ranks.is_first:
+    if not ranks.is_first:
+        return
+    try:
         write_card(run)
+    except (MumError, OSError) as error:
+        # the weights are safe, and whoever started the run must hear how it ended
+        logger.warning("%s; 'mumtrain card %s' writes the card later", error, run)
 
 
-def _claimed(run: Path, resume: bool, ranks: Ranks) -> Checkpoint | None:
+def _claimed(run: Path, resume: bool, ranks: Ranks, lock: RunLock) -> Checkpoint | None:
     # the first rank decides whether the folder may be written to and where the run goes on; only it needs to see it
     checkpoint, refused = None, None
     if ranks.is_first:
         try:
-            checkpoint = _claim(run, resume)
+            checkpoint = _claim(run, resume, lock)
         except MumError as error:
             refused = error
     if ranks.from_first(refused is not None):
@@ -119,21 +127,30 @@ def _claimed(run: Path, resume: bool, ranks: Ranks) -> Checkpoint | None:
     return None if found is None else Checkpoint(**found)
 
 
-def _claim(run: Path, resume: bool) -> Checkpoint | None:
+def _claim(run: Path, resume: bool, lock: RunLock) -> Checkpoint | None:
     # decide whether the folder may be written to, and where the run continues
     if run.exists() and not run.is_dir():
         raise MumError(f"{run} is a file; choose another folder with --out")
     if not run.exists() or not any(run.iterdir()):
         return None
+    if resume or (run / LOCK).exists():
+        lock.take()
+    remove_abandoned(run)
+    if all(path.name in ("init.json", LOCK) for path in run.iterdir()):
+        return None  # a run that was killed before it had begun
     if not resume:
         raise MumError(f"{run} is not empty; continue that run with --resume, or choose another folder with --out")
     if not (run / "config.json").exists():
         raise MumError(f"{run} is not the folder of a run (no config.json); choose another folder with --out")
     for leftover in (run / "checkpoints").glob(".step-*.tmp"):
-        leftover.unlink()  # half a checkpoint, from a run that was killed while writing it
+        leftover.unlink()  # half a checkpoint, from a run that was killed while writing it, here or on another machine
     found = newest_checkpoint(run)
     if found is None and list_checkpoints(run):
         raise MumError(f"none of the checkpoints in {run / 'checkpoints'} can be read; delete the folder to start anew")
+    for path in list_checkpoints(run):
+        if found is not None and int(path.stem.removeprefix("step-")) > found.step:
+            # one that is broken must not count among those that are kept
+            path.rename(path.with_name(f"{path.name}.broken"))
     return found
 
 

@@ -28,17 +28,16 @@ from mumtrain.checkpoint_writer import CheckpointWriter
 from mumtrain.compiled import Compilations, compile_blocks
 from mumtrain.config import Config
 from mumtrain.cross_view import open_probe, summarise
-from mumtrain.exposure import Ledger, compact_exposure, drop_exposure_after, write_exposure
+from mumtrain.exposure import Ledger, Visits, compact_exposure, drop_exposure_after, write_exposure
 from mumtrain.feed import Feed, open_feed
 from mumtrain.first_look import check_files
 from mumtrain.flops import slot_flops
 from mumtrain.loader import Loader, open_frames
 from mumtrain.model.autoencoder import build_model
-from mumtrain.optim import build_optimizer, lr_at
+from mumtrain.optim import build_optimizer, lr_at, restore_optimizer
 from mumtrain.pictures import open_pictures
 from mumtrain.ranks import Place, Ranks
 from mumtrain.runlog import RunLog
-from mumtrain.runlog.lines import append_line
 from mumtrain.runlog.steps import Done
 from mumtrain.runtime import Runtime
 from mumtrain.sampler import open_sampler, rank_slots
@@ -77,7 +76,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         restore_model(self.model, checkpoint, self.run)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        restore_optimizer(self.optimizer, checkpoint.optimizer, self.run)
         self.start, self._log_state = checkpoint.step, checkpoint.tally
 
     def run_steps(self, request: StopRequest) -> None:
@@ -94,7 +93,8 @@ class Trainer:
             for first, last in drop_exposure_after(self.run, self.start):
                 logger.warning("what steps %d to %d of %s read is no longer in its exposure/", first, last, self.run)
         self._losses = self._prepared()
-        self._ledger, self._ledger_from = Ledger(names), self.start
+        # the first rank keeps what could not be written
+        self._ledger, self._ledger_from, self._visits = Ledger(names), self.start, list[Visits]()
         self._probe = open_probe(self.mix, self.frames, config) if config.log.gain_every else None
         draws = config.log.pictures_every and self.ranks.is_first
         self._pictures = open_pictures(self.mix, self.frames, config) if draws else None
@@ -152,24 +152,15 @@ class Trainer:
                 self._step(step, feed, log)
                 done = step + 1
                 stops = self.ranks.agree(bool(request)) and done < config.steps
-                logs = done % config.log.every == 0 or done == config.steps
-                saves = done % config.checkpoint.every == 0 or done == config.steps or stops
-                pauses = self._is_due(config.log.gain_every, done) or self._is_due(config.log.pictures_every, done)
-                looks = logs or saves or pauses or self.checks_each_step
-                if looks and (bad := log.first_bad_step()) is not None:
+                if self._must_look(done, stops) and (bad := log.first_bad_step()) is not None:
                     break
-                if logs:
-                    self._log(log, done)
-                if pauses:
-                    with log.aside():
-                        self._look(log, done)
-                if saves:
-                    self._save(log, done)
+                self._between(log, done, stops)
                 if stops:
                     self._stop(done, request)
             else:
                 return config.steps
         self._leave_out(bad, loader, log)
+        self._between(log, bad.step)  # what is due after it is due all the same
         return bad.step
 
     def _step(self, step: int, feed: Feed, log: RunLog) -> None:
@@ -204,15 +195,30 @@ class Trainer:
 
     # ---- between steps
 
+    def _is_due(self, every: int, done: int) -> bool:
+        return bool(every) and (done % every == 0 or done == self.config.steps)
+
+    def _must_look(self, done: int, stops: bool) -> bool:
+        # whether the host must know of the steps so far
+        config = self.config
+        periods = (config.log.every, config.checkpoint.every, config.log.gain_every, config.log.pictures_every)
+        return stops or self.checks_each_step or any(self._is_due(every, done) for every in periods)
+
+    def _between(self, log: RunLog, done: int, stops: bool = False) -> None:
+        config = self.config
+        if self._is_due(config.log.every, done) and log.has_steps:
+            self._log(log, done)
+        with log.aside():
+            self._look(log, done)
+        if stops or self._is_due(config.checkpoint.every, done):
+            self._save(log, done)
+
     def _log(self, log: RunLog, done: int) -> None:
-        log.write(done, self.optimizer.param_groups[0]["lr"])
+        log.write(done, lr_at(self.config, done - 1))
         told = self._compilations.report() if self._compilations is not None else None
         if told and told != self._told_of_compiling:
             logger.warning("%s", told)
         self._told_of_compiling = told
-
-    def _is_due(self, every: int, done: int) -> bool:
-        return bool(every) and (done % every == 0 or done == self.config.steps)
 
     def _look(self, log: RunLog, done: int) -> None:
         # pictures, and whether the model uses its other views
@@ -224,19 +230,26 @@ class Trainer:
             parts = self.ranks.gather(self._probe.measure(self.model, self.runtime, self.ranks.rank, self.ranks.size))
             if self.ranks.is_first:
                 report = summarise(parts)
-                append_line(self.run / "gain.jsonl", {"step": done, **report.to_dict()})
+                log.append("gain.jsonl", {"step": done, **report.to_dict()})
                 log.numbers(done, report.numbers())
 
     def _save(self, log: RunLog, done: int) -> None:
         # the ledger first: where the checkpoint is, the visits up to it are known
-        visits = self.ranks.gather(self._ledger.take())
+        self._visits += self.ranks.gather(self._ledger.take())
         tally = log.state_dict()
-        if self.ranks.is_first:
+        if not self.ranks.is_first:
+            self._visits = []
+            return
+        try:
             if done > self._ledger_from:
-                write_exposure(self.run, self._ledger_from + 1, done, visits, self.mix)
+                write_exposure(self.run, self._ledger_from + 1, done, self._visits, self.mix)
+                self._ledger_from, self._visits = done, []
                 compact_exposure(self.run, self._kept_steps(done))
-            self._writer.save(done, self._content(done, tally))
-        self._ledger_from = done
+        except MumError as error:
+            # a checkpoint without its ledger would count its steps no more
+            self._writer.refuse(error)
+            return
+        self._writer.save(done, self._content(done, tally))
 
     def _kept_steps(self, done: int) -> set[int]:
         # steps that a run may continue from: their visits must not become one with later ones
@@ -276,8 +289,8 @@ class Trainer:
         words = f"step {bad.step}: the {what} is {value}, no longer a number; state and batch are in {folder}"
         if optim.bad_step == "stop":
             raise MumError(
-                f"{words}; look with 'mumtrain replay {folder}', then lower optim.lr (peak {optim.lr:g} x slots x "
-                "frames / 256), lengthen optim.warmup_steps, or leave such steps out with optim.bad_step=skip"
+                f"{words}; look with 'mumtrain replay {folder}', then --resume with --set optim.bad_step=skip, which "
+                f"leaves such steps out, or with --accept-changes and a lower optim.lr (now {optim.lr:g})"
             )
         if len(log.bad_steps) > optim.bad_steps_max:
             raise MumError(f"{words}; these are more such steps than optim.bad_steps_max={optim.bad_steps_max} allows")

@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import pickle
+import re
 import shutil
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -18,7 +20,9 @@ import numpy as np
 import pytest
 import torch
 
+import mumtrain.runlog.log
 import mumtrain.step
+import mumtrain.trainer
 from mumdata.catalog import open_mix
 from mumdata.errors import CatalogError, ConfigError, MumError
 from mumtrain.bad_steps import read_slots
@@ -30,6 +34,8 @@ from mumtrain.model.pixels import normalise, normalise_patches, patchify
 from mumtrain.optim import lr_at, set_lr
 from mumtrain.reading.crops import crop_box, cut, square_box
 from mumtrain.recipes import recipe
+from mumtrain.run_lock import RunLock
+from mumtrain.runlog.lines import append_line, keep_lines, read_lines
 from mumtrain.runtime import select_runtime
 from mumtrain.sampler import open_sampler
 from mumtrain.signals import StopRequest
@@ -343,6 +349,23 @@ def test_a_bad_step_is_left_out_as_if_it_had_never_been(
     assert load_checkpoint(tmp_path / "run" / f"bad-step-{BAD + 1:08d}" / "checkpoint.pt").step == BAD
 
 
+@pytest.mark.parametrize("checks_each_step", [True, False])
+def test_what_is_due_after_a_bad_step_is_done_all_the_same(
+    checks_each_step: bool, mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the last step, and where a checkpoint falls on it."""
+    spoil(monkeypatch, 2, 7)
+    sets = ["optim.bad_step=skip", "log.every=1", "checkpoint.keep=0"]
+    trainer = Trainer(open_mix(mix_path), thin(*sets), select_runtime("cpu"), tmp_path / "run")
+    trainer.checks_each_step = checks_each_step
+    trainer.run_steps(StopRequest())
+    assert [load_checkpoint(path).step for path in list_checkpoints(tmp_path / "run")] == [3, 6, 8]
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 4, 5, 6, 7]
+    assert load_checkpoint(tmp_path / "run").tally["bad_steps"] == [3, 8]
+    files = sorted(path.name for path in (tmp_path / "run" / "exposure").iterdir())
+    assert files == [f"steps-{first:08d}-{last:08d}.parquet" for first, last in ((1, 3), (4, 6), (7, 8))]
+
+
 def test_too_many_bad_steps_end_the_run(
     mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -387,6 +410,96 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_goes_on(
     assert [path.name for path in list_checkpoints(tmp_path / "short")] == ["step-00000003.pt"]
 
 
+def test_lines_wait_for_a_full_disk(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of metrics are all there in the end; a ledger that cannot be written costs its checkpoint."""
+    straight = run(mix_path, tmp_path / "straight", "log.every=1")
+    usual, ledger = mumtrain.runlog.log.append_line, mumtrain.trainer.write_exposure
+
+    def exposure(run: Path, first: int, last: int, *rest: Any) -> Path:
+        if last == 3:
+            raise MumError("cannot write exposure: no space left on the device")
+        return ledger(run, first, last, *rest)
+
+    monkeypatch.setattr(mumtrain.trainer, "write_exposure", exposure)
+    tries = iter([False, True])
+
+    def later(path: Path, values: Any) -> None:
+        if values["step"] == 3 and not next(tries, True):
+            raise MumError(f"cannot write {path}: no space left on the device")
+        usual(path, values)
+
+    monkeypatch.setattr(mumtrain.runlog.log, "append_line", later)
+    full = run(mix_path, tmp_path / "full", "log.every=1", "checkpoint.keep=0")
+    assert metrics(full) == metrics(straight)
+    assert caplog.text.count("training goes on") == 2
+    assert [load_checkpoint(path).step for path in list_checkpoints(full)] == [6, 8]
+    assert sorted(path.name for path in (full / "exposure").iterdir())[0] == "steps-00000001-00000006.parquet"
+
+
+def test_half_a_line_costs_no_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lines.jsonl"
+    append_line(path, {"step": 1})
+    with open(path, "a") as file:
+        file.write('{"step": 2, "lo')
+    append_line(path, {"step": 2, "name": "\udc80"})
+    assert read_lines(path) == [{"step": 1}, {"step": 2, "name": "\udc80"}]
+    assert keep_lines(path, 1) == [{"step": 1}]
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_run_has_one_process(mix_path: Path, tmp_path: Path) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=3")
+    with RunLock(folder) as lock:
+        lock.take()
+        with pytest.raises(MumError, match="being trained by another process"):
+            run(mix_path, folder, "steps=4", resume=True)
+    run(mix_path, folder, "steps=4", resume=True)
+
+
+def test_a_run_that_had_not_begun_is_no_hindrance(mix_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").touch()
+    (folder / f".config.json.{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())[:64]}.999999999.tmp").write_text("{")
+    run(mix_path, folder, "steps=1")
+    assert load_checkpoint(folder).step == 1
+
+
+def test_broken_checkpoints_do_not_count_among_those_kept(mix_path: Path, tmp_path: Path) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=6", "checkpoint.keep=0")
+    truncate(list_checkpoints(folder)[-1])
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, 4)
+        with pytest.raises(MumError):
+            run(mix_path, folder, "steps=6", "checkpoint.every=1", "checkpoint.keep=1", resume=True)
+    assert load_checkpoint(folder).step == 4
+    assert (folder / "checkpoints" / "step-00000006.pt.broken").exists()
+
+
+def test_a_flipped_bit_is_found(mix_path: Path, tmp_path: Path) -> None:
+    folder = run(mix_path, tmp_path / "run", "steps=3")
+    (path,) = list_checkpoints(folder)
+    data = bytearray(path.read_bytes())
+    middle = data.index(load_checkpoint(path).model["decoder.head.weight"].numpy().tobytes()[:64])
+    data[middle + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(MumError, match="is broken"):
+        load_checkpoint(path)
+
+
+def test_a_card_that_cannot_be_written_changes_nothing(
+    mix_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise MumError(f"cannot write {folder}/card.md")
+
+    monkeypatch.setattr(mumtrain.train, "write_card", refuse)
+    assert load_checkpoint(run(mix_path, tmp_path / "run", "steps=3")).step == 3
+    assert "mumtrain card" in caplog.text
+
+
 def test_checkpoints_of_every_so_many_steps_stay(mix_path: Path, tmp_path: Path) -> None:
     folder = run(mix_path, tmp_path / "run", "checkpoint.every=1", "checkpoint.keep=1", "checkpoint.keep_every=3")
     assert [path.name for path in list_checkpoints(folder)] == [f"step-0000000{step}.pt" for step in (3, 6, 8)]
@@ -397,22 +510,25 @@ def test_changes_may_be_accepted_and_are_told(
 ) -> None:
     folder = run(mix_path, tmp_path / "run", "steps=3")
     options: dict[str, Any] = {"recipe": "debug-cpu", "out": folder, "resume": True, "device": "cpu"}
-    changed = [*THIN, "steps=4", "optim.lr=0.02"]
-    with pytest.raises(ConfigError, match=r"optim\.lr \(was 0.008, now 0.02\).*--accept-changes"):
+    changed = [*THIN, "steps=4", "optim.lr=0.02", "optim.weight_decay=0.25", "optim.betas=0.5,0.75"]
+    with pytest.raises(ConfigError, match=r"optim\.lr \(was 0.008, now 0.02\), .*--accept-changes"):
         pretrain(mix_path, set=changed, **options)
     assert not [record for record in caplog.records if "from step 3" in record.message]
     pretrain(mix_path, set=changed, accept_changes=True, **options)
     assert load_checkpoint(folder).step == 4
     assert load_checkpoint(folder).config.optim.lr == 0.02
+    groups = load_checkpoint(folder).optimizer["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.25, 0.0]
+    assert {tuple(group["betas"]) for group in groups} == {(0.5, 0.75)}
     starts = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert starts[0]["notes"] == []
-    assert "optim.lr (was 0.008, now 0.02); from step 3 on it is another run" in "".join(starts[1]["notes"])
+    assert "now 0.25); from step 3 on it is another run" in "".join(starts[1]["notes"])
     # another library
     caplog.clear()
     newest = list_checkpoints(folder)[-1]
     content = torch.load(newest, weights_only=True)
     torch.save({**content, "made_by": {**content["made_by"], "torch": "1.0", "threads": "77"}}, newest)
-    pretrain(mix_path, set=[*changed[:-2], "steps=5", "optim.lr=0.02"], **options)
+    pretrain(mix_path, set=[*changed, "steps=5"], **options)
     assert f"torch 1.0 -> {torch.__version__}" in caplog.text
     assert "threads 77 -> " in caplog.text
     assert "may differ by rounding" in caplog.text

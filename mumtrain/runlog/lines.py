@@ -5,7 +5,9 @@ In: values. Out: lines, appended; and, where a run is continued, those of the st
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,20 @@ __all__ = ["append_line", "keep_lines", "read_lines"]
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line; MumError where it cannot be written."""
-    with write_errors(path), open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(json.dumps(values) + "\n")
+    """Append one line, whole or not at all; MumError where it cannot be written."""
+    data = (json.dumps(values) + "\n").encode("utf-8", "surrogateescape")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                data = b"\n" + data  # a process that was killed left half a line
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.truncate(file.fileno(), end)
+                raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -29,7 +42,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             continue
         if isinstance(values, dict):
             found.append(values)

@@ -6,6 +6,7 @@ steps over all ranks, written by the first of them.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -16,17 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from mumdata.errors import MumError
 from mumtrain.config import Config
 from mumtrain.devices import device_name, memory_gb, peak_bf16_tflops
 from mumtrain.loader import Loaded
 from mumtrain.ranks import Ranks
 from mumtrain.runlog.bar import open_bar
-from mumtrain.runlog.lines import append_line, keep_lines
+from mumtrain.runlog.lines import append_line, keep_lines, read_lines
 from mumtrain.runlog.quarantine import Quarantine
 from mumtrain.runlog.sinks import Sink, open_sinks
 from mumtrain.runlog.steps import Done, SlotDone, StepDone, combined, means, summed
 
 __all__ = ["RunLog"]
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -53,17 +57,18 @@ class RunLog:
         self.bad_steps: list[int] = list(state.get("bad_steps", []))
         self._names, self._device, self._ranks = names, device, ranks
         # steps since the last line: as plain numbers of all ranks, and as they were left by this process
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
         self._known = [Done(**values) for values in state.get("known", [])]
         self._fresh: list[StepDone] = []
         self._slots: list[SlotDone] = []
         self._own_read = self._own_bad = 0
         self._wait_s = 0.0
         self._metrics_path = run / "metrics.jsonl"
+        self._gpu_hours = ranks.from_first(self._hours_before())
         if ranks.is_first:
             self._drop_later_lines(start)
         ranks.wait()
         self._quarantine = Quarantine(run, ranks.rank, start)
-        self._gpu_hours = ranks.from_first(self._hours_before())
         self._sinks: list[Sink] = open_sinks(run, config, start) if ranks.is_first else []
         self._bar = open_bar(config.steps, start, is_shown=ranks.is_first)
         # since the last line, or since this process began
@@ -84,8 +89,10 @@ class RunLog:
             keep_lines(path, start)
 
     def _hours_before(self) -> float:
-        lines = keep_lines(self._metrics_path, self.config.steps) if self._ranks.is_first else []
-        return float(lines[-1].get("gpu_hours", 0.0)) if lines else 0.0
+        # those of steps that are done again as well: they were spent
+        lines = read_lines(self._metrics_path) if self._ranks.is_first else []
+        hours = [line.get("gpu_hours") for line in lines]
+        return max((float(one) for one in hours if isinstance(one, int | float) and math.isfinite(one)), default=0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running numbers as plain values; all ranks call it at the same step."""
@@ -96,6 +103,11 @@ class RunLog:
             "bad_steps": list(self.bad_steps),
             "known": [done.to_dict() for done in self._known],
         }
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether there are steps since the last line; the same on all ranks."""
+        return bool(self._known or self._fresh)
 
     def add_slot(self, loaded: Loaded, losses: torch.Tensor, flops: int, wait_s: float) -> None:
         """Count a slot: its frames, its broken images, the losses of its sequences, and how long it was waited for.
@@ -183,12 +195,22 @@ class RunLog:
             "bad_steps": len(self.bad_steps),
         }
         if self._ranks.is_first:
-            append_line(self._metrics_path, line)
+            self.append("metrics.jsonl", line)
             self.numbers(step, line)
         self._bar.set_postfix(loss=f"{line['loss']:.4f}", lr=f"{lr:.2e}", refresh=False)
         self._known, self._wait_s, self._aside_s, self._frames, self._flops = [], 0.0, 0.0, 0, 0
         self._since += passed
         return line
+
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Append a line to a file of the run; what a full disk does not take is tried again with the next line."""
+        self._unwritten.append((name, dict(line)))
+        try:
+            while self._unwritten:
+                append_line(self.run / self._unwritten[0][0], self._unwritten[0][1])
+                self._unwritten.pop(0)
+        except MumError as error:
+            logger.warning("%s; training goes on, %d lines wait to be written", error, len(self._unwritten))
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ In: numbers and pictures of a step. Out: files in the run's folder, or what goes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from mumdata.errors import MumError
 from mumtrain.config import Config, to_dict
 
 __all__ = ["Sink", "open_sinks"]
+
+logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -43,17 +46,28 @@ class _TensorBoard:
         # imported here: it takes a second, and only a training run needs it
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else None)
+        # what an earlier start wrote of later steps is written again
+        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._do("add_scalar", name, value, step)
 
     def picture(self, step: int, name: str, pixels_HWC: np.ndarray) -> None:
-        self._writer.add_image(name, pixels_HWC, step, dataformats="HWC")
+        self._do("add_image", name, pixels_HWC, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._writer.close()
+        self._do("close")
+
+    def _do(self, method: str, *arguments: Any, **options: Any) -> None:
+        # curves are not worth a run: on a full disk it goes on without them, metrics.jsonl has the numbers
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, method)(*arguments, **options)
+        except OSError as error:
+            logger.warning("TensorBoard's files cannot be written (%s); training goes on without them", error)
+            self._writer = None
 
 
 class _WandB:
