@@ -94,6 +94,12 @@ class Corresponded:
     datasets: tuple[OfDataset, ...]
     without: dict[str, tuple[int, int]]
     notes: tuple[str, ...]
+    all: bool
+
+    @property
+    def scenes(self) -> str:
+        """What the scenes are called that samples may come from."""
+        return "scenes" if self.all else "held-out scenes"
 
     def lines(self) -> list[str]:
         """Return the summary."""
@@ -105,9 +111,9 @@ class Corresponded:
             lines.append(f"  {found:,} of {self.num:,} samples: there are no more that differ")
         if self.without:
             lines.append("  neither depth nor tracks with cameras, and so no sample:")
-            lines += [f"    {name}: {few:,} of {all_:,} held-out scenes" for name, (few, all_) in self.without.items()]
+            lines += [f"    {name}: {few:,} of {all_:,} {self.scenes}" for name, (few, all_) in self.without.items()]
         lines.append(f"  {self.path} {'written' if self.changed else 'unchanged'}")
-        lines.append(f"next: mumtrain pretrain {self.mix}")
+        lines.append(f"next: mumtrain {f'gain RUN --mix {self.mix}' if self.all else f'pretrain {self.mix}'}")
         return lines
 
 
@@ -144,7 +150,10 @@ def correspondences(
     with tqdm(total=num, desc="correspondences", unit="sample", disable=None, leave=False, dynamic_ncols=True) as bar:
         collected.collect(num, grid, seed, bar)
     if not collected.samples:
-        raise CatalogError(f"none of the held-out scenes of {mix} could be measured; the first: {collected.notes[0]}")
+        raise CatalogError(
+            f"none of the {'' if all else 'held-out '}scenes of {mix} could be measured; the first: "
+            f"{collected.notes[0]}"
+        )
     samples = sorted(collected.samples, key=lambda one: (one.place, one.number))
     totals = {one.dataset.name: OfDataset(one.dataset.name) for one in plans}
     for sample in samples:
@@ -166,6 +175,7 @@ def correspondences(
         datasets=tuple(one for one in totals.values() if one.samples),
         without={one.dataset.name: (one.num_without, one.num_scenes) for one in plans if one.num_without},
         notes=tuple(collected.notes),
+        all=all,
     )
 
 

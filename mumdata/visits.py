@@ -203,7 +203,7 @@ def _inputs_of_mix(run: Path, catalogs: Path, digest: str | None) -> dict[str, s
 def _named_mix(run: Path) -> Path | None:
     try:
         about = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     named = about.get("mix") if isinstance(about, dict) else None
     return Path(named) if isinstance(named, str) else None

@@ -11,13 +11,12 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mumdata.errors import ConfigError
-from mumtrain.benching import NotCompiled, Way, Ways, first_line, product_rate, quiet_compiler, ratio, wait
+from mumtrain.benching import NotCompiled, Way, Ways, first_line, product_rate, quiet_compiler, ratio, rounded, wait
 from mumtrain.config import Config, apply
 from mumtrain.devices import device_name, memory_gb, peak_bf16_tflops, reset_memory
 from mumtrain.flops import slot_flops
@@ -108,24 +107,20 @@ class ModelBench:
         row = {
             "views": f"{rate.sequences} x {rate.views}",
             "way": rate.way,
-            "frames/s": _rounded(rate.frames_per_s, 1),
-            "+- %": _rounded(rate.spread, 1, 50),
-            "x plain": _rounded(rate.over_plain, 2),
-            "TFLOP/s": _rounded(rate.tflops_per_s, 1 if (rate.tflops_per_s or 0) >= 10 else 3),
-            "share %": _rounded(rate.share, 0, 100),
-            "peak %": _rounded(rate.share_of_peak, 0, 100),
-            "GB": _rounded(rate.peak_gb, 1),
-            "first s": _rounded(rate.first_s, 1),
+            "frames/s": rounded(rate.frames_per_s, 1),
+            "+- %": rounded(rate.spread, 1, 50),
+            "x plain": rounded(rate.over_plain, 2),
+            "TFLOP/s": rounded(rate.tflops_per_s, 1 if (rate.tflops_per_s or 0) >= 10 else 3),
+            "share %": rounded(rate.share, 0, 100),
+            "peak %": rounded(rate.share_of_peak, 0, 100),
+            "GB": rounded(rate.peak_gb, 1),
+            "first s": rounded(rate.first_s, 1),
         }
         if self.no_plain is not None:
             del row["x plain"]
         if self.peak_tflops_per_s is None:
             del row["peak %"]
         return row
-
-
-def _rounded(value: float | None, places: int, factor: float = 1.0) -> Decimal | None:
-    return None if value is None else Decimal(f"{value * factor:.{places}f}")
 
 
 def bench_model(

@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import torch
 
 from mumdata.catalog import Mix, open_mix
 from mumdata.errors import ConfigError
-from mumtrain.benching import Way, Ways, product_rate, quiet_compiler, ratio, wait
+from mumtrain.benching import Way, Ways, product_rate, quiet_compiler, ratio, rounded, wait
 from mumtrain.config import Config, apply
 from mumtrain.devices import device_name, memory_gb, peak_bf16_tflops, reset_memory
 from mumtrain.feed import open_feed
@@ -128,15 +127,15 @@ class TrainBench:
     def _row(self, rate: TrainRate) -> dict[str, Any]:
         row = {
             "way": rate.way,
-            "frames/s": _rounded(rate.frames_per_s, 1),
-            "+- %": _rounded(rate.spread, 1, 50),
-            "x plain": _rounded(rate.over_plain, 2),
-            "TFLOP/s": _rounded(rate.tflops_per_s, 1 if rate.tflops_per_s >= 10 else 3),
-            "share %": _rounded(rate.share, 0, 100),
-            "peak %": _rounded(rate.share_of_peak, 0, 100),
-            "data wait %": _rounded(rate.data_wait, 0, 100),
-            "GB": _rounded(rate.peak_gb, 1),
-            "first s": _rounded(rate.first_s, 1),
+            "frames/s": rounded(rate.frames_per_s, 1),
+            "+- %": rounded(rate.spread, 1, 50),
+            "x plain": rounded(rate.over_plain, 2),
+            "TFLOP/s": rounded(rate.tflops_per_s, 1 if rate.tflops_per_s >= 10 else 3),
+            "share %": rounded(rate.share, 0, 100),
+            "peak %": rounded(rate.share_of_peak, 0, 100),
+            "data wait %": rounded(rate.data_wait, 0, 100),
+            "GB": rounded(rate.peak_gb, 1),
+            "first s": rounded(rate.first_s, 1),
         }
         if self.no_plain is not None:
             del row["x plain"]
@@ -153,11 +152,11 @@ class TrainBench:
         rows = []
         for views, by_way in sorted(of.items()):
             row: dict[str, Any] = {"views": views, "slots": max(rate.slots for rate in by_way.values())}
-            row |= {rate.way: _rounded(by_way[rate.way].frames_per_s, 1) for rate in self.rates if rate.way in by_way}
+            row |= {rate.way: rounded(by_way[rate.way].frames_per_s, 1) for rate in self.rates if rate.way in by_way}
             *others, last = by_way.values()
             if "plain" in by_way and others:
-                row["x plain"] = _rounded(last.frames_per_s / by_way["plain"].frames_per_s, 2)
-            row["TFLOP/s"] = _rounded(last.tflops_per_s, 1 if last.tflops_per_s >= 10 else 3)
+                row["x plain"] = rounded(last.frames_per_s / by_way["plain"].frames_per_s, 2)
+            row["TFLOP/s"] = rounded(last.tflops_per_s, 1 if last.tflops_per_s >= 10 else 3)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -172,10 +171,6 @@ class TrainBench:
 
 def _counted(number: int, what: str, plural: str = "s") -> str:
     return f"{number:,} {what}{'' if number == 1 else plural}"
-
-
-def _rounded(value: float | None, places: int, factor: float = 1.0) -> Decimal | None:
-    return None if value is None else Decimal(f"{value * factor:.{places}f}")
 
 
 def bench_train(

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from mumtrain.optim import build_optimizer, grad_norm, set_lr, take_step
 from mumtrain.plain import plain_model, plain_optimizer, why_not_plain
 from mumtrain.runtime import Runtime
 
-__all__ = ["NotCompiled", "Way", "Ways", "first_line", "product_rate", "quiet_compiler", "ratio", "wait"]
+__all__ = ["NotCompiled", "Way", "Ways", "first_line", "product_rate", "quiet_compiler", "ratio", "rounded", "wait"]
 
 # sides of the matrices whose product tells what a device reaches, the best counting
 _SIDES = {"cuda": (4096, 8192), "cpu": (2048,)}
@@ -159,3 +160,8 @@ def first_line(error: Exception, length: int = 200) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = lines[0] if lines else "no message"
     return (told if isinstance(error, NotCompiled) else f"{type(error).__name__}: {told}")[:length]
+
+
+def rounded(value: float | None, places: int, factor: float = 1.0) -> Decimal | None:
+    """Return a figure times a factor as a table shows it."""
+    return None if value is None else Decimal(f"{value * factor:.{places}f}")

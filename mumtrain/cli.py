@@ -185,7 +185,7 @@ def pretrain(
         # a second one, while the interpreter shuts down, would end it as a signal does
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with suppress(OSError):
-            typer.echo("interrupted; the same command with --resume continues from the last checkpoint", err=True)
+            typer.echo("interrupted; --resume continues from the last checkpoint, if there was one", err=True)
         raise typer.Exit(130) from None
     if not is_first:
         return
@@ -193,7 +193,7 @@ def pretrain(
         typer.echo(folder)
         # beside the folder's name, which a script may want by itself
         typer.echo(f"next: {_command('reconstruct', str(folder), _IMAGES, '-o', 'reconstruction.png')}", err=True)
-        typer.echo("      (images of one scene; a run that was interrupted goes on with --resume)", err=True)
+        typer.echo(f"      (images of one scene; what the run is and how it went: {folder / 'card.md'})", err=True)
 
 
 @app.command()
@@ -524,6 +524,9 @@ def slurm(
     submit: Annotated[
         bool, typer.Option("--submit/--no-submit", help="Hand it to sbatch, or only write RUN/slurm.sh.")
     ] = True,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Continue the run with another mix or other settings.")
+    ] = False,
 ) -> None:
     """Train on a Slurm cluster: write a batch script, check what can be checked, and submit it.
 
@@ -550,6 +553,7 @@ def slurm(
         setup=setup or [],
         sbatch=sbatch or [],
         submit=submit,
+        accept_changes=accept_changes,
     )
     typer.echo(found.script if found.job is None else found.job)
     typer.echo(f"next: {shlex.join(found.command)}" if found.job is None else f"wrote {found.script}", err=True)
@@ -586,7 +590,7 @@ def gain(
     device: Device = None,
     format: Format = "table",
 ) -> None:
-    """Tell whether a model uses its other views: the cross-view gain on held-out samples.
+    """Tell whether a model uses its other views: the cross-view gain on samples of a mix's correspondences.
 
     Needs the mix's correspondences: mumdata correspondences MIX.
     """

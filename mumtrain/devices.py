@@ -58,14 +58,21 @@ _PEAK_TFLOPS: dict[str, float] = {
 }
 
 # words that make another device of one: slower clocks, fewer units, or only a part of it
-_OTHER = {"laptop", "mobile", "max", "d", "ti", "super", "nvl", "mig"}
+_OTHER = {"laptop", "mobile", "max", "d", "ti", "super", "nvl", "mig", "grid", "vgpu"}
+
+# how the name of a share of a device ends, which virtual machines see: the share's memory and a letter, as in A40-48Q,
+# or how it is cut before that, as in H100-1-10C
+_VIRTUAL = re.compile(r"-(?:\d+-)?\d+[abcq](?:me)?$", re.IGNORECASE)
 
 
 def peak_bf16_tflops(name: str) -> float | None:
     """Return the TFLOP/s of dense bfloat16 matrix products that the maker of a device states, None where unknown.
 
-    `name` is what `torch.cuda.get_device_name` says, or only the model's: H100. Parts of a device (MIG) are unknown.
+    `name` is what `torch.cuda.get_device_name` says, or only the model's: H100. Parts of a device (MIG, vGPU) are
+    unknown.
     """
+    if _VIRTUAL.search(name.strip()):
+        return None
     words = set(re.split(r"[\s/_-]+", name.lower()))
     fitting = [
         (len(wanted), peak)

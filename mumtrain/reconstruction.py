@@ -30,6 +30,9 @@ HIDDEN = 0.88
 _LEFT, _RIGHT, _TOP, _GAP, _HEADER, _BAND_GAP, _LINE, _HEADING = 190, 20, 92, 8, 30, 24, 24, 34
 _LEAST_WIDTH = 1160
 
+# pixels of a column that a name leaves free
+_NAME_GAP = 12
+
 
 class Reconstruction(NamedTuple):
     """What a model saw and what it made of it, float32 RGB in 0 .. 1, [B, V, 3, H, W] each.
@@ -226,8 +229,9 @@ def _coloured(confidence_BVHW: torch.Tensor, is_hidden_BVN: torch.Tensor, patch:
 
 
 def _header(name: str, is_whole: bool, room: float) -> str:
+    # less than there is: names of two columns must not touch
     mark = " (whole)" if is_whole else ""
-    return fitted(name, room - text_width(mark, 7.5), 7.5) + mark
+    return fitted(name, room - _NAME_GAP - text_width(mark, 7.5), 7.5) + mark
 
 
 def _lines(text: str, x: float, y: float, side: float) -> list[Picture | Words]:

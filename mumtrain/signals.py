@@ -6,10 +6,11 @@ the training loop looks at between steps.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -44,7 +45,11 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Take SIGTERM and SIGUSR1 as wishes inside the `with`; outside of the main thread there are none."""
+    """Take SIGTERM and SIGUSR1 as wishes inside the `with`; outside of the main thread there are none.
+
+    The first one is answered with a line on standard error; more of them change nothing, as launchers pass on what the
+    system has sent already. Ctrl-C ends the process at once.
+    """
     request = StopRequest()
     if _active:  # a program may ask for them before it loads what takes seconds
         yield _active[-1]
@@ -54,7 +59,11 @@ def stop_request() -> Iterator[StopRequest]:
         return
 
     def note(number: int, _: FrameType | None) -> None:
+        if request:
+            return
         request.why = signal.Signals(number).name
+        with suppress(OSError):  # print may be what was interrupted
+            os.write(2, f"{request.why}: stopping after this step, with a checkpoint\n".encode())
 
     before: list[Any] = [signal.signal(number, note) for number in _SIGNALS]
     _active.append(request)

@@ -69,6 +69,7 @@ def slurm(
     setup: Sequence[str] = (),
     sbatch: Sequence[str] = (),
     submit: bool = True,
+    accept_changes: bool = False,
 ) -> SlurmJob:
     """Write the batch script of a run to RUN/slurm.sh and submit it; the same run as `pretrain` with these arguments.
 
@@ -76,7 +77,8 @@ def slurm(
     checkpoint and goes back into the queue. `setup` are shell lines that make mumtrain available in the job, by default
     this Python; `sbatch` further options of sbatch. Nothing is written before all checks have passed: ConfigError for
     settings, ranks that do not divide the slots, a time or a shell line that cannot be read; CatalogError for the mix;
-    MumError where folders of datasets or sbatch are missing, or RUN belongs to another run.
+    MumError where folders of datasets or sbatch are missing, or RUN belongs to another run. With `accept_changes` RUN
+    may be a run with other settings or on another mix, which then goes on as pretrain does with that option.
     """
     config = apply(recipe_of(recipe), set)
     opened = open_mix(Path(mix))
@@ -98,7 +100,7 @@ def slurm(
         run=run,
         name=f"{run.name}-{hashlib.sha256(str(run).encode('utf-8', 'surrogateescape')).hexdigest()[:6]}",
         settings=("--recipe", recipe, *(word for setting in set for word in ("--set", setting))),
-        arguments=tuple(start),
+        arguments=tuple([*start, *(["--accept-changes"] if accept_changes else [])]),
         python="python" if setup else sys.executable,
         nodes=nodes,
         gpus_per_node=gpus_per_node,
@@ -109,7 +111,7 @@ def slurm(
         setup=tuple(setup),
     )
     _check_texts(job)
-    _check_run(run, config, opened.content_digest)
+    _check_run(run, config, opened.content_digest, accept_changes)
     text = script_text(job)
     _check_shell(text, setup)
     if submit and shutil.which("sbatch") is None:
@@ -158,7 +160,7 @@ def _check_texts(job: JobScript) -> None:
             raise ConfigError(f"--sbatch '{option}' is no option of sbatch; write it as --sbatch=--constraint=h200")
 
 
-def _check_run(run: Path, config: Config, mix_digest: str) -> None:
+def _check_run(run: Path, config: Config, mix_digest: str, accept_changes: bool) -> None:
     # as `pretrain --resume` does, from the small files alone: checkpoints are large, and login nodes shared
     from mumtrain.checkpoint import HARMLESS, read_config
 
@@ -171,16 +173,17 @@ def _check_run(run: Path, config: Config, mix_digest: str) -> None:
         raise MumError(f"{run} is not the folder of a run (no config.json); choose another folder with --out")
     before = read_config(_read_json(stored), stored)
     refused = [key for key in differing_keys(before, config) if not key.startswith(HARMLESS)]
-    if refused:
+    if refused and not accept_changes:
         raise ConfigError(
-            f"{run} is a run with other settings ({', '.join(refused)}); give those, or choose another folder with "
-            "--out"
+            f"{run} is a run with other settings ({', '.join(refused)}); give those, choose another folder with --out, "
+            "or take these with --accept-changes"
         )
     about = _read_json(run / "run.json") if (run / "run.json").exists() else {}
     digest = about.get("mix_digest") if isinstance(about, dict) else None
-    if digest not in (None, mix_digest):
+    if digest not in (None, mix_digest) and not accept_changes:
         raise MumError(
-            f"{run} is a run on another mix ({str(digest)[:12]}, this one is {mix_digest[:12]}); choose --out"
+            f"{run} is a run on another mix ({str(digest)[:12]}, this one is {mix_digest[:12]}); choose another folder "
+            "with --out, or take this one with --accept-changes"
         )
 
 

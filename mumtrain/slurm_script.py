@@ -63,7 +63,7 @@ def script_text(job: JobScript) -> str:
         # the status is asked for on a line of its own, as the one before may end in a comment
         lines += [line, f"[ $? -eq 0 ] || fail {shlex.quote('this line of the setup failed: ' + line)}"]
     # what the setup may have switched on would end this shell with the status 75 that it is to look at
-    return "\n".join([*lines, "set +eu +o pipefail", _BODY])
+    return "\n".join([*lines, "set +eu +o pipefail; trap - ERR", _BODY])
 
 
 def _options(job: JobScript) -> list[str]:

@@ -23,11 +23,12 @@ from mumdata.files import remove_abandoned, write_text
 from mumtrain.card import write_card
 from mumtrain.checkpoint import Checkpoint, check_same_run, list_checkpoints, made_by, newest_checkpoint
 from mumtrain.config import Config, apply, to_dict
+from mumtrain.flops import slot_flops
 from mumtrain.ranks import Ranks, find_place, join
 from mumtrain.recipes import recipe as recipe_of
 from mumtrain.run_lock import LOCK, RunLock
 from mumtrain.runlog.lines import append_line
-from mumtrain.runtime import select_runtime
+from mumtrain.runtime import Runtime, select_runtime
 from mumtrain.signals import Stopped, stop_request
 from mumtrain.step import slot_losses
 from mumtrain.trainer import Trainer
@@ -36,6 +37,9 @@ from mumtrain.weights.init import initialise_from
 __all__ = ["pretrain", "Trainer", "slot_losses"]
 
 logger = logging.getLogger(__name__)
+
+# operations of a step that no processor does in less than a minute or so
+_MUCH = 1e13
 
 
 def pretrain(
@@ -69,6 +73,8 @@ def pretrain(
     with stop_request() as request, join(place, runtime.device) as ranks, RunLock(run) as lock:
         checkpoint = _claimed(run, resume, ranks, lock)
         made = made_by(runtime.device, ranks.size)
+        if ranks.is_first:
+            _warn(config, runtime, run, resume and checkpoint is None)
         told: list[str] = []
         if checkpoint is not None:
             digest = opened.content_digest
@@ -100,6 +106,20 @@ def pretrain(
             raise
         _write_card(run, ranks)
     return run
+
+
+def _warn(config: Config, runtime: Runtime, run: Path, is_new: bool) -> None:
+    # of what a user may not mean
+    data = config.data
+    if is_new:
+        logger.warning("%s holds no checkpoint to resume from: this run starts at its beginning", run)
+    flops = data.slots * slot_flops(config, data.frames_per_slot // data.views_max, data.views_max)
+    if runtime.device.type == "cpu" and flops > _MUCH:
+        logger.warning(
+            "a step takes up to %.0f TFLOP, which is many minutes on a processor; --dry-run tells how many, and "
+            "--recipe mum-cpu learns in minutes",
+            flops / 1e12,
+        )
 
 
 def _write_card(run: Path, ranks: Ranks) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mumdata import catalog
@@ -175,7 +177,8 @@ def whole_run(tmp_path: Path, world: World) -> tuple[Path, Counter[tuple[str, st
         run / "history.jsonl",
         [start | {"versions": {"torch": "2.9", "numpy": "2"}}, start | {"step": 20, "versions": {"torch": "2.10"}}],
     )
-    headline = {"gain": 0.0123, "low": 0.01, "high": 0.015, "g_a": 0.02, "g_b": 0.0077}
+    headline = {"gain": 0.0123, "low": 0.01, "high": 0.015, "g_a": 0.02, "g_b": 0.0077, "views": 6}
+    headline |= {"scenes_a": 31, "scenes_b": 1, "within": 0.004, "within_low": -0.001, "within_high": 0.009}
     write_lines(
         run / "gain.jsonl",
         [
@@ -222,6 +225,7 @@ def test_a_whole_card_tells_what_is_in_the_files(tmp_path: Path) -> None:
     assert found["time"] == {"gpu_hours": 4.0, "hours": 1.0, "ranks": [4]}
     assert found["gain"] == {
         **{"step": 40, "gain": 0.0123, "low": 0.01, "high": 0.015, "g_a": 0.02, "g_b": 0.0077},
+        **{"views": 6, "scenes_a": 31, "scenes_b": 1, "within": 0.004, "within_low": -0.001, "within_high": 0.009},
         **{"samples": 512, "reason": None},
     }
     assert found["versions"] == {"numpy": ["2"], "torch": ["2.9", "2.10"]}
@@ -234,7 +238,10 @@ def test_a_whole_card_tells_what_is_in_the_files(tmp_path: Path) -> None:
         "of two\\*views** could be read",
         "**torch changed: 2.9 -> 2.10**",
         "Time: 1 h by the clock, 4 GPU-hours",
-        "**0.0123** (0.0100 to 0.0150, 95 % over scenes) at step 40",
+        "**0.0123** (95 % over scenes: 0.0100 to 0.0150) at step 40 with 6 views, on 512 samples: how much",
+        "content they show (0.02, 31 scenes), beyond that of patches whose content they do not show (0.0077, 1 scene).",
+        "The model uses its other views. Within samples alone: 0.0040 (95 % over scenes: -0.0010 to 0.0090).",
+        "as the mean of lines in the last tenth of the run (2 lines of metrics)",
         "Steps: 40 of 40; finished",
         "those of steps 21 to 30 are not recorded",
         "broken or missing: 10 (0.025 %)",
@@ -255,6 +262,75 @@ def test_evaluation_frames_are_counted(tmp_path: Path, seed: int) -> None:
     for row in read_card(run)["mix"]["datasets"]:
         assert row["evaluation"]["benchmarks"] == world.evaluated(row["dataset"], None)
         assert row["read"] is None
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told", "is_used"),
+    [
+        ({"low": 0.01, "high": 0.03}, "95 % over scenes: 0.0100 to 0.0300", True),
+        ({"low": -0.01, "high": 0.03}, "95 % over scenes: -0.0100 to 0.0300", False),
+        ({"low": 0.0, "high": 0.03}, "95 % over scenes: 0.0000 to 0.0300", False),
+        ({"low": None, "high": None}, "too few scenes for an interval", False),
+        ({"low": 0.01}, "too few scenes for an interval", False),
+        ({"low": 0.01, "high": "0.03"}, "too few scenes for an interval", False),
+        ({"low": [0.01], "high": 0.03}, "too few scenes for an interval", False),
+        ({"low": 0.01, "high": float("nan")}, "too few scenes for an interval", False),
+        ({"low": 0.01, "high": float("inf")}, "too few scenes for an interval", False),
+        ({}, "too few scenes for an interval", False),
+    ],
+)
+def test_a_gain_is_called_one_where_its_interval_says_so(
+    tmp_path: Path, bounds: dict[str, Any], told: str, is_used: bool
+) -> None:
+    run = make_run(tmp_path / "run")
+    write_lines(run / "gain.jsonl", [{"step": 4, "headline": {"gain": 0.02, **bounds}, "num_samples": 1}])
+    write_card(run)
+    text = text_of(run)
+    assert f"**0.0200** ({told}) at step 4, on 1 sample: " in text
+    assert ("The model uses its other views." in text) == is_used
+    assert ("This does not show that it uses its other views." in text) != is_used
+    for gain in ("0.02", None, [0.02], {}, float("nan")):
+        write_lines(run / "gain.jsonl", [{"step": 4, "headline": {"gain": gain, "low": 0.01, "high": 0.03}}])
+        write_card(run)
+        assert "## Cross-view gain Not recorded." in text_of(run)
+
+
+def test_sequences_that_are_held_out_are_counted(mix_path: Path, tmp_path: Path) -> None:
+    mix = catalog.open_mix(mix_path)
+    path = tmp_path / "catalogs" / mix_path.name
+    shutil.copytree(mix_path.parent, path.parent)
+    rows = catalog.read(MIX, path).to_pydict()
+    rows["holdout"] = [0.4] * len(mix.datasets)
+    catalog.write(MIX, catalog.build(MIX, rows), path)
+    run = make_run(tmp_path / "run")
+    (run / "run.json").write_text(json.dumps({"mix": str(path)}))
+    write_card(run)
+    wanted, text = {}, text_of(run)
+    for dataset in mix.datasets:
+        units = catalog.map_sequences(dataset).select(["num_frames", "holdout_unit"]).to_pylist()
+        units = [one["holdout_unit"] for one in units if one["num_frames"] >= dataset.min_frames]
+        wanted[dataset.name] = sum(unit < 0.4 for unit in units)
+        assert len(units) == dataset.num_sequences
+        left = len(units) - wanted[dataset.name]
+        assert re.search(
+            rf"\| {dataset.name}\S*[^|]*\|[^|]*\|[^|]*\| +{len(units):,} \| +{left:,} \| +{len(units) - left:,} \|",
+            text,
+        )
+    assert {row["dataset"]: row["sequences_held_out"] for row in read_card(run)["mix"]["datasets"]} == wanted
+    assert any(wanted.values())
+    assert "nominal" not in text
+    # without the catalogs nothing is counted
+    (path.parent / mix.datasets[0].name / "sequences.parquet").unlink()
+    write_card(run)
+    assert {row["sequences_held_out"] for row in read_card(run)["mix"]["datasets"]} == {None}
+    assert "| 40 % (nominal) |" in text_of(run)
+
+
+def test_the_folder_is_named_so_that_any_other_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    write_card(Path("run"))
+    assert f"mumtrain.load_encoder({str(tmp_path / 'run')!r})" in text_of(tmp_path / "run")
 
 
 def test_what_is_missing_is_said_and_keys_stay(tmp_path: Path) -> None:
@@ -340,6 +416,87 @@ def test_damaged_files_hide_nothing_else(tmp_path: Path) -> None:
     for name in ("run.json", "init.json", "1 of 2 lines of metrics.jsonl", "steps-00000001-00000003.parquet"):
         assert name in notes
     assert "## Notes" in (run / "card.md").read_text()
+
+
+@pytest.mark.parametrize("value", ["text", 3, [1], None, {"a": "x"}, {"a": {"b": 1}}])
+def test_damaged_losses_are_not_recorded(tmp_path: Path, value: Any) -> None:
+    run = make_run(tmp_path / "run")
+    lines = [{"step": 99, "loss": 0.5, "loss_by_dataset": {"b": 1.5}}]
+    write_lines(run / "metrics.jsonl", [*lines, {"step": 100, "loss": 0.25, "loss_by_dataset": value}])
+    write_card(run)
+    losses = read_card(run)["metrics"]["loss_by_dataset"]
+    assert losses.pop("b") == 1.5
+    assert losses in ({}, {"a": None})
+
+
+@pytest.mark.parametrize("value", ["12", [1], {"x": 1}, True, float("inf"), 10**400])
+def test_damaged_figures_are_not_recorded(tmp_path: Path, value: Any) -> None:
+    run = make_run(tmp_path / "run")
+    line = {"step": 4, "loss": value, "bad_frames": value, "frames_read": 100, "bad_steps": 3, "gpu_hours": value}
+    write_lines(run / "metrics.jsonl", [line])
+    write_card(run)
+    found, text = read_card(run), text_of(run)
+    assert (found["metrics"]["loss"], found["metrics"]["bad_frames"], found["time"]["gpu_hours"]) == (None,) * 3
+    assert "Images read: 100; broken or missing: not recorded." in text
+    assert "Loss: not recorded at step 4; not recorded as the mean" in text
+    assert "Time: not recorded." in text
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(
+        [10**400, -(10**400), 1e308, 5e-324, -1, 0, "nan", "\ud800", "\0", "| # `", "cpu", "debug-cpu", "."]
+    )
+    | st.text(max_size=5)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS: dict[str, dict[str, Any]] = {
+    "run.json": dict.fromkeys(("mix", "mix_digest", "recipe", "settings", "command"), VALUES),
+    "init.json": dict.fromkeys(("source", "sha256", "taken", "anew"), VALUES),
+    "history.jsonl": dict.fromkeys(("started", "step", "ranks", "device", "host", "versions"), VALUES),
+    "metrics.jsonl": {"step": VALUES | st.integers(1, 9)}
+    | dict.fromkeys(
+        ["loss", "loss_by_dataset", "lr", "gpu_hours", "frames_read", "bad_frames", "bad_steps", "frames_per_s"], VALUES
+    ),
+    "gain.jsonl": {
+        "headline": VALUES
+        | st.fixed_dictionaries(
+            {"gain": st.floats()}, optional=dict.fromkeys(["low", "high", "g_a", "g_b", "views", "scenes_a"], VALUES)
+        )
+    }
+    | dict.fromkeys(("step", "num_samples", "reason"), VALUES),
+}
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_any_values_in_any_field_make_a_card(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    run = make_run(tmp_path_factory.getbasetemp() / "any-values")
+    for name, fields in FIELDS.items():
+        lines = data.draw(st.lists(st.fixed_dictionaries({}, optional=fields) | VALUES, min_size=1, max_size=3))
+        (run / name).write_text("\n".join(map(json.dumps, lines if name.endswith("l") else lines[:1])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_card(run)
+    assert read_card(run)["format"] == 1
+    assert (run / "card.md").read_text().startswith("# any-values\n")
+
+
+@pytest.mark.parametrize("text", ["[" * 300 + "]" * 300, "[" * 200_000, '{"a":' * 500 + "1" + "}" * 500, "1" * 5000])
+def test_deep_values_are_damage(tmp_path: Path, text: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "run.json").write_text(f'{{"mix": {text}, "command": "x"}}')
+    (run / "gain.jsonl").write_text(f'{{"step": 3, "reason": {text}}}\n{{"step": 1, "reason": "why"}}\n')
+    write_card(run)
+    assert read_card(run)["notes"][0] == "run.json cannot be read"
+    assert "Not recorded: why" in text_of(run)
 
 
 @pytest.mark.parametrize(

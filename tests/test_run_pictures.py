@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 import mumtrain.pictures as pictures_module
 from mumdata.catalog import Mix, MixDataset, open_mix
 from mumtrain.config import Config, apply
-from mumtrain.drawing import Words, enlarged, read_square, shown_side
+from mumtrain.drawing import Words, enlarged, read_square, shown_side, text_width
 from mumtrain.loader import open_frames
 from mumtrain.masks.draw import draw_masks
 from mumtrain.model.autoencoder import Prediction, build_model
@@ -246,6 +247,25 @@ def test_a_picture_is_true(kind: str, make: Make, tmp_path: Path, monkeypatch: p
             assert sorted(share) == [0, 15 / 16]
         else:
             assert min(share) == 0 < max(share)
+
+
+def test_long_names_keep_apart(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of("croco")
+    pictures = open_pictures(*make(a=Toy(1.0, [9])), config)
+    assert pictures is not None
+    names = tuple(f"{letter * 60}.jpg" for letter in "il")
+    pictures = Pictures([dataclasses.replace(one, names=names) for one in pictures.shown], config)
+    pages: list[Any] = []
+    real = pictures_module.page_of
+    monkeypatch.setattr(pictures_module, "page_of", lambda *args: pages.append(real(*args)) or pages[-1])
+    pictures.draw(build_model(config), RUNTIME, tmp_path / "run", 1)
+    items, width, height = pages[0]
+    assert_tidy(items, width, height)
+    first, second = (item for item in items if isinstance(item, Words) and "…" in item.text)
+    ends = first.x + text_width(first.text, first.size) / 2, second.x - text_width(second.text, second.size) / 2
+    # pixels: more than the gap of the columns alone
+    assert ends[1] - ends[0] >= 18
+    assert sum(item.text.endswith(" (whole)") for item in (first, second)) == 1
 
 
 def found_at(pixels: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:

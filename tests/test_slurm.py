@@ -240,6 +240,30 @@ def test_a_job_goes_back_into_the_queue_until_it_is_done(mix_path: Path, cluster
     assert told(job) == ""
 
 
+@pytest.mark.parametrize("line", ["set -e", "set -euo pipefail"])
+def test_what_a_setup_switches_on_does_not_keep_a_job_from_going_on(
+    mix_path: Path, cluster: Path, tmp_path: Path, line: str
+) -> None:
+    (cluster / "plan").write_text("75 00000002\n0 00000004\n")
+    setup = [line, 'export PATH="$PROGRAMS:$PATH"']
+    slurm(mix_path, recipe="debug-cpu", set=TINY, out=tmp_path / "run", gpus_per_node=2, setup=setup)
+    assert statuses(cluster) == [0, 0]
+    assert (cluster / "plan").read_text() == ""
+
+
+def test_broken_checkpoints_do_not_count(mix_path: Path, cluster: Path, tmp_path: Path) -> None:
+    folder = submit(mix_path, tmp_path / "run", submit=False).script.parent / "checkpoints"
+    folder.mkdir()
+    for name in ("step-00000009.pt.broken", ".step-00000010.pt.tmp"):
+        (folder / name).touch()
+    (cluster / "plan").write_text("75 00000002\n75 00000004\n75 00000006\n75 00000008\n0 00000009\n")
+    job = submit(mix_path, tmp_path / "run")
+    assert statuses(cluster) == [0] * 5
+    begun = (tmp_path / "run" / "slurm-4711.starts").read_text().split()
+    assert begun == ["none", *(f"step-{step:08d}.pt" for step in (2, 4, 6, 8))]
+    assert told(job) == ""
+
+
 @pytest.mark.parametrize("status", [1, 76, 143])
 def test_other_statuses_are_the_jobs_own(mix_path: Path, cluster: Path, tmp_path: Path, status: int) -> None:
     (cluster / "plan").write_text(f"{status} 00000002\n0 00000004\n")
@@ -385,7 +409,7 @@ def test_a_folder_belongs_to_one_run(mix_path: Path, cluster: Path, tmp_path: Pa
     stored = from_dict(json.loads((out / "config.json").read_text()))
     assert stored == apply(recipe("debug-cpu"), TINY)
     # the same run on other nodes, for longer and with other workers
-    submit(mix_path, out, nodes=1, set=[*TINY, "data.workers=3", "steps=99"], submit=False)
+    submit(mix_path, out, nodes=1, set=[*TINY, "data.workers=3", "steps=99", "optim.bad_step=skip"], submit=False)
     before = (out / "slurm.sh").read_text()
     with pytest.raises(ConfigError, match=r"other settings \(seed, optim.lr\)"):
         submit(mix_path, out, set=[*TINY, "optim.lr=1e-3", "seed=3"], submit=False)
@@ -394,6 +418,11 @@ def test_a_folder_belongs_to_one_run(mix_path: Path, cluster: Path, tmp_path: Pa
     (out / "run.json").write_text(json.dumps({"mix_digest": "0" * 64}))
     with pytest.raises(MumError, match="another mix"):
         submit(mix_path, out, submit=False)
+    # unless it is told to take what differs
+    job = submit(mix_path, out, set=[*TINY, "optim.lr=1e-3", "seed=3"], submit=False, accept_changes=True)
+    assert "\narguments=(--accept-changes)\n" in job.script.read_text()
+    assert "--accept-changes" not in before
+    submit(mix_path, out, submit=False, accept_changes=True)
     assert json.loads((out / "config.json").read_text())["steps"] == stored.steps
     assert (out / "slurm.sh").read_text() != before
     foreign = tmp_path / "foreign"

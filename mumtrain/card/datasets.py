@@ -6,6 +6,7 @@ dictionary a dataset, with None for what is not known.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mumdata.catalog import read, read_batches, read_footer
+from mumdata.catalog import map_sequences, open_mix, read, read_batches, read_footer
 from mumdata.errors import MumError
 from mumdata.schema import EXPOSURE, FRAMES, MIX, SEQUENCES, Schema
 from mumdata.visits import exposure_files, missing_steps
@@ -90,6 +91,7 @@ def mix_facts(path: Path, digest: str | None, exposure: Exposure | None) -> list
         raise MumError(f"{path} was made anew since the run (digest {footer.content_digest[:12]}, not {digest[:12]})")
     rows = read(MIX, path).to_pylist()
     total = sum(row["weight"] for row in rows)
+    held_out = _num_held_out(path)
     return [
         {
             "dataset": row["dataset"],
@@ -102,6 +104,7 @@ def mix_facts(path: Path, digest: str | None, exposure: Exposure | None) -> list
             "frames": row["num_frames"],
             "min_frames": row["min_frames"],
             "held_out": row["holdout"],
+            "sequences_held_out": held_out.get(row["dataset"]),
             "evaluation": _evaluation(path.parent, row, exposure),
             "read": None if exposure is None else exposure.to_dict(row["dataset"]),
         }
@@ -113,6 +116,19 @@ def licence_limits(licence: str) -> list[str]:
     """Return what stands out of a licence's text: non-commercial, no redistribution, share alike, unclear terms."""
     text = licence.lower()
     return [name for name, words in LIMITS.items() if any(word in text for word in words)]
+
+
+def _num_held_out(path: Path) -> dict[str, int]:
+    # of each dataset's sequences that are long enough, those that training never draws; none where catalogs are gone,
+    # which is told where frames that benchmarks evaluate on are
+    found = {}
+    with suppress(MumError, OSError):
+        for dataset in open_mix(path).datasets:
+            table = map_sequences(dataset)
+            lengths, units = (table.column(name).to_numpy() for name in ("num_frames", "holdout_unit"))
+            chosen = (lengths >= dataset.min_frames) & (units < dataset.holdout)
+            found[dataset.name] = int(np.count_nonzero(chosen))
+    return found
 
 
 # ---- frames that benchmarks evaluate on

@@ -23,6 +23,24 @@ __all__ = ["FORMAT", "gather_facts"]
 # of card.json; keys are added, none renamed
 FORMAT = 1
 
+# no figure of a run is as large, and sums of larger ones may be no numbers
+_LARGEST = 1e100
+
+# figures of a measurement of the cross-view gain; older ones lack some
+_HEADLINE = (
+    "gain",
+    "low",
+    "high",
+    "g_a",
+    "g_b",
+    "views",
+    "scenes_a",
+    "scenes_b",
+    "within",
+    "within_low",
+    "within_high",
+)
+
 
 def gather_facts(run: Path) -> dict[str, Any]:
     """Return what lies in a run's folder; raises MumError where it is not the folder of a run."""
@@ -130,27 +148,29 @@ def _metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     last = lines[-1]
     tenth = [line for line in lines if line["step"] > 0.9 * last["step"]]
-    names = sorted({name for line in tenth for name in (line.get("loss_by_dataset") or {})})
-    by_dataset = {name: _mean([(line.get("loss_by_dataset") or {}).get(name) for line in tenth]) for name in names}
+    losses = [line["loss_by_dataset"] for line in tenth if isinstance(line.get("loss_by_dataset"), dict)]
+    by_dataset = {
+        name: _mean([one.get(name) for one in losses]) for name in sorted({name for one in losses for name in one})
+    }
     copied = ("lr", "frames_read", "bad_frames", "bad_steps", "frames_per_s", "data_wait", "tflops_per_s", "memory_gb")
     return {
         "step": last["step"],
-        "loss": last.get("loss"),
+        "loss": "nan" if _is_nan(last.get("loss")) else _figure(last, "loss"),
         "loss_last_tenth": _mean([line.get("loss") for line in tenth]),
         "lines_last_tenth": len(tenth),
         "loss_by_dataset": by_dataset,
-    } | {key: last.get(key) for key in copied}
+    } | {key: _figure(last, key) for key in copied}
 
 
 def _gain(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not lines:
         return None
     last = lines[-1]
-    headline = last.get("headline") if isinstance(last.get("headline"), dict) else {}
+    headline = last["headline"] if isinstance(last.get("headline"), dict) else {}
     return {
-        "step": last.get("step"),
-        **{key: (headline or {}).get(key) for key in ("gain", "low", "high", "g_a", "g_b")},
-        "samples": last.get("num_samples"),
+        "step": _figure(last, "step"),
+        **{key: _figure(headline, key) for key in _HEADLINE},
+        "samples": _figure(last, "num_samples"),
         "reason": last.get("reason"),
     }
 
@@ -159,7 +179,7 @@ def _time(metrics: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, A
     # hours by the clock follow from those of all devices where their number never changed
     total = next(iter(reversed(_numbers(metrics, "gpu_hours"))), None)
     ranks = _distinct(line.get("ranks") for line in history)
-    is_known = total is not None and len(ranks) == 1 and isinstance(ranks[0], int) and ranks[0] > 0
+    is_known = total is not None and len(ranks) == 1 and _is_number(ranks[0]) and ranks[0] > 0
     return {"gpu_hours": total, "hours": total / ranks[0] if is_known and total is not None else None, "ranks": ranks}
 
 
@@ -178,8 +198,8 @@ def _init(records: Records) -> dict[str, Any] | None:
 
 
 def _load(run: Path) -> dict[str, str]:
-    # as Python takes them; the run's folder stands for its newest checkpoint
-    source = repr(str(run))
+    # as Python takes them, from any folder; the run's folder stands for its newest checkpoint
+    source = repr(str(run.absolute()))
     return {"encoder": f"mumtrain.load_encoder({source})", "model": f"mumtrain.load_model({source})"}
 
 
@@ -187,8 +207,17 @@ def _numbers(lines: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [line[key] for line in lines if _is_number(line.get(key))]
 
 
+def _figure(values: Mapping[str, Any], key: str) -> Any:
+    value = values.get(key)
+    return value if _is_number(value) else None
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _mean(values: Sequence[Any]) -> float | None:

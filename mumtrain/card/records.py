@@ -12,6 +12,9 @@ from typing import Any
 
 __all__ = ["Records", "printable"]
 
+# levels of lists and dictionaries; no file of a run holds as many, and deeper ones may not be written again
+_DEEPEST = 20
+
 
 class Records:
     """Reads the files of a run; `notes` grows by a line for each that could not be read."""
@@ -60,6 +63,12 @@ def printable(value: Any) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return found if _is_flat(found, _DEEPEST) else None
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(part, levels - 1) for part in parts)

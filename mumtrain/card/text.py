@@ -113,19 +113,23 @@ def _data(facts: Facts) -> Iterator[str]:
     yield from paragraph(f"Mix: {_or_unknown(mix['path'])}, digest {_or_unknown(mix['digest'])}.")
     if mix["datasets"] is None:
         return
-    head = ["dataset", "weight", "share", "sequences", "frames", "held out"]
+    head = ["dataset", "weight", "share", "sequences", "to be drawn", "held out", "frames"]
     rows = [
         [
             escape(row["dataset"]) + (" (single images)" if row["single_view"] else ""),
             f"{row['weight']:g}",
             f"{100 * row['share']:.1f} %",
             _count(row["sequences"]),
+            *_split(row),
             _count(row["frames"]),
-            f"{100 * row['held_out']:g} %",
         ]
         for row in mix["datasets"]
     ]
     yield from table(head, rows)
+    yield from paragraph(
+        "Sequences and frames are those of the mix. Training draws no sequence that is held out; the frames are those "
+        "of held-out sequences too."
+    )
     if facts["exposure"] is None:
         yield from paragraph("How often which sequence was drawn and which frame was shown: not recorded.")
         return
@@ -137,6 +141,14 @@ def _data(facts: Facts) -> Iterator[str]:
     missing = facts["exposure"]["missing_steps"]
     gaps = "".join(f"; those of steps {_count(first)} to {_count(last)} are not recorded" for first, last in missing)
     yield from paragraph(f"Visits are counted up to step {_count(facts['exposure']['last_step'])}{gaps}.")
+
+
+def _split(row: Facts) -> tuple[str, str]:
+    # how many sequences training may draw, and how many it may not
+    num = row["sequences_held_out"]
+    if num is None:
+        return _UNKNOWN, f"{100 * row['held_out']:g} % (nominal)"
+    return _count(row["sequences"] - num), _count(num)
 
 
 def _leaks(facts: Facts) -> Iterator[str]:
@@ -176,12 +188,12 @@ def _outcome(facts: Facts) -> Iterator[str]:
         yield from paragraph("Not recorded: there is no line of metrics yet.")
         return
     yield from bullet(
-        f"Loss: {_number(metrics['loss'])} at step {_count(metrics['step'])}; {_number(metrics['loss_last_tenth'])} in "
-        f"the mean over the last tenth of the run ({_counted(metrics['lines_last_tenth'], 'line')} of metrics)."
+        f"Loss: {_number(metrics['loss'])} at step {_count(metrics['step'])}; {_number(metrics['loss_last_tenth'])} as "
+        f"the mean of lines in the last tenth of the run ({_counted(metrics['lines_last_tenth'], 'line')} of metrics)."
     )
     if metrics["loss_by_dataset"]:
         told = (f"{escape(name)} {_number(loss)}" for name, loss in metrics["loss_by_dataset"].items())
-        yield from bullet(f"Loss by dataset, over the same: {', '.join(told)}.")
+        yield from bullet(f"Loss by dataset, mean of those of these lines that tell it: {', '.join(told)}.")
     yield from bullet(f"Images read: {_count(metrics['frames_read'])}; broken or missing: {_bad_frames(metrics)}.")
     yield from bullet(f"Steps left out because loss or gradient was no finite number: {_count(metrics['bad_steps'])}.")
     yield from bullet(_hours(facts))
@@ -210,13 +222,35 @@ def _gain(facts: Facts) -> Iterator[str]:
         reason = (gain or {}).get("reason")
         yield from paragraph(f"Not recorded{f': {escape(reason)}' if reason else ''}.")
         return
-    interval = "no interval" if gain["low"] is None else f"{gain['low']:.4f} to {gain['high']:.4f}"
+    uses = "The model uses its" if _is_above_0(gain["low"], gain["high"]) else "This does not show that it uses its"
+    views = "" if gain["views"] is None else f" with {_counted(gain['views'], 'view')}"
     yield from paragraph(
-        f"**{gain['gain']:.4f}** ({interval}, 95 % over scenes) at step {_count(gain['step'])}, on "
+        f"**{gain['gain']:.4f}** ({_interval(gain['low'], gain['high'])}) at step {_count(gain['step'])}{views}, on "
         f"{_counted(gain['samples'], 'sample')}: how much the other views lower the error of hidden patches whose "
-        f"content they show ({_number(gain['g_a'])}), beyond that of patches whose content they do not show "
-        f"({_number(gain['g_b'])}). Above 0 the model uses its other views."
+        f"content they show ({_number(gain['g_a'])}{_scenes(gain['scenes_a'])}), beyond that of patches whose content "
+        f"they do not show ({_number(gain['g_b'])}{_scenes(gain['scenes_b'])}). {uses} other views.{_within(gain)}"
     )
+
+
+def _within(gain: Facts) -> str:
+    if gain["within"] is None:
+        return ""
+    interval = _interval(gain["within_low"], gain["within_high"])
+    return f" Within samples alone: {gain['within']:.4f} ({interval})."
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "too few scenes for an interval"
+    return f"95 % over scenes: {low:.4f} to {high:.4f}"
+
+
+def _is_above_0(low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and 0 < low <= high
+
+
+def _scenes(num: int | None) -> str:
+    return "" if num is None else f", {_counted(num, 'scene')}"
 
 
 def _machines(facts: Facts) -> Iterator[str]:

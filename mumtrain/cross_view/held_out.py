@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from mumdata.catalog import Mix, read, read_footer
+from mumdata.catalog import Mix, MixDataset, dataset_root, read, read_footer
 from mumdata.correspondences_file import correspondences_path
 from mumdata.errors import CatalogError
 from mumdata.schema import CORRESPONDENCES
@@ -23,6 +23,8 @@ __all__ = ["HeldOut", "Matches", "Sample", "Scene", "open_held_out"]
 
 _PLACES = ("x_a", "y_a", "x_b", "y_b")
 _LISTS = (*_PLACES, "seen")
+# along a side, far more than is ever written
+_MOST_POINTS = 4096
 
 
 class Scene(NamedTuple):
@@ -37,7 +39,8 @@ class Scene(NamedTuple):
 class Sample:
     """Some frames of one scene: `frame_ids` int32 [V] of dataset number `dataset` in the mix.
 
-    `rows` are the rows of the file that belong to it.
+    `rows` are the rows of the file that belong to it. `grid` is how many points were looked for along the longer side
+    of a frame, or None where points lie as they come: those of tracks do.
     """
 
     number: int
@@ -45,6 +48,7 @@ class Sample:
     dataset: int
     frame_ids: np.ndarray
     rows: np.ndarray
+    grid: int | None = None
 
 
 class Matches(NamedTuple):
@@ -83,11 +87,11 @@ class HeldOut:
         return Matches(view_a, view_b, *(values[at] for values in self._values))
 
 
-def open_held_out(mix: Mix, frames: Sequence[FrameTable], *, is_trained_on: bool = True) -> HeldOut | None:
+def open_held_out(mix: Mix, frames: Sequence[FrameTable], *, trained_on: Mix | None = None) -> HeldOut | None:
     """Read and check the correspondences of a mix; None where there are none.
 
-    Raises CatalogError where the file belongs to another mix, is damaged, contradicts itself or the frames, or is of
-    frames that are not held out of a mix that is trained on.
+    `trained_on` is the mix that training reads, None where nobody knows which. Raises CatalogError where the file
+    belongs to another mix, is damaged, contradicts itself or the frames, or has frames that training reads.
     """
     path, command = correspondences_path(mix.path), f"run 'mumdata correspondences {mix.path}' again"
     if not path.exists():
@@ -95,13 +99,45 @@ def open_held_out(mix: Mix, frames: Sequence[FrameTable], *, is_trained_on: bool
     footer = read_footer(CORRESPONDENCES, path)
     if footer.inputs.get("mix") != mix.content_digest:
         raise CatalogError(f"{path} was made for another mix than {mix.path}; {command}")
-    if is_trained_on and footer.parameters.get("all"):
-        raise CatalogError(f"{path} was made with --all, so training has read its frames; {command}, without it")
     table = read(CORRESPONDENCES, path)
+    has_all = bool(footer.parameters.get("all"))
+    if trained_on is not None and (names := _read_in_training(table, mix, trained_on, has_all)):
+        is_same = trained_on.content_digest == mix.content_digest
+        advice = f"{command}, without --all" if is_same else "give a mix of other frames, or that holds out no more"
+        raise CatalogError(f"{path} has frames that training reads, of {', '.join(names)}; {advice}")
     try:
-        return HeldOut(table, _samples(table, frames))
+        return HeldOut(table, _samples(table, frames, _grid(footer.parameters.get("grid"))))
     except ValueError as error:
         raise CatalogError(f"{path}: {error}; {command}") from error
+
+
+def _read_in_training(table: pa.Table, mix: Mix, trained_on: Mix, has_all: bool) -> list[str]:
+    # datasets with samples of whose frames training reads some: a mix holds out what lies below its share, so that
+    # a smaller share of the same dataset is part of a larger one
+    sampled = set(table.column("dataset").to_pylist())
+    return [
+        one.name
+        for one in mix.datasets
+        if one.name in sampled
+        and any((has_all or one.holdout > other.holdout) and _is_same(one, other) for other in trained_on.datasets)
+    ]
+
+
+def _is_same(one: MixDataset, other: MixDataset) -> bool:
+    # two folders may have catalogs of the same content: where their files are tells them apart
+    if one == other:
+        return True
+    if one.frames_digest != other.frames_digest:
+        return False
+    return dataset_root(one).resolve() == dataset_root(other).resolve()
+
+
+def _grid(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 1 <= value <= _MOST_POINTS:
+        raise ValueError(f"its grid is {value!r}")
+    return value
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:
@@ -130,13 +166,14 @@ def _lists(table: pa.Table) -> tuple[np.ndarray, list[np.ndarray]]:
     return starts, found
 
 
-def _samples(table: pa.Table, frames: Sequence[FrameTable]) -> list[Sample]:
+def _samples(table: pa.Table, frames: Sequence[FrameTable], grid: int | None) -> list[Sample]:
     sample, view_a, view_b, frame_a, frame_b = (
         _numbers(table, name) for name in ("sample", "view_a", "view_b", "frame_a", "frame_b")
     )
     seen = _lists(table)[1][_LISTS.index("seen")]
     if len(seen) and not (seen.min() >= -1 and seen.max() <= 1):
         raise ValueError("'seen' holds values other than -1, 0 and 1")
+    sources = table.column("source").to_pylist()
     named = {name: table.column(name).to_pylist() for name in ("dataset", "split", "scene")}
     order = np.argsort(sample, kind="stable")
     begins = np.flatnonzero(np.diff(sample[order], prepend=sample[order[:1]] - 1))
@@ -158,7 +195,8 @@ def _samples(table: pa.Table, frames: Sequence[FrameTable]) -> list[Sample]:
             raise ValueError(f"sample {number} has a pair of views twice")
         if frame_ids.min() < 0 or frame_ids.max() >= frames[dataset].table.num_rows:
             raise ValueError(f"sample {number} has a frame that dataset '{scene.dataset}' does not have")
-        found.append(Sample(number, scene, dataset, frame_ids, rows))
+        is_regular = all(sources[row] == "depth" for row in rows)
+        found.append(Sample(number, scene, dataset, frame_ids, rows, grid if is_regular else None))
     return found
 
 

@@ -61,33 +61,40 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one rank measured; `reason` says why nothing could be."""
+    """What one rank measured; `reason` says why nothing could be.
+
+    `is_held_out` tells whether training is known not to read the samples.
+    """
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     unreadable: tuple[str, ...]
     num_samples: int
     reason: str | None = None
+    is_held_out: bool = True
 
 
 def open_probe(
-    mix: Mix, frames: Sequence[FrameTable], config: Config, *, trained_on: Mix | None = None
+    mix: Mix, frames: Sequence[FrameTable], config: Config, *, trained_on: Mix | None = None, is_known: bool = True
 ) -> Probe | None:
     """Open what the cross-view gain of a run's models is measured on; None where the mix has no correspondences.
 
-    `trained_on` is the mix that the run reads, where that is another one. Raises CatalogError where the file belongs to
-    another mix, is damaged, or is of frames that training reads.
+    `trained_on` is the mix that the run reads, where that is another one; where `is_known` is False nobody knows which
+    it is. Raises CatalogError where the file belongs to another mix, is damaged, or has frames that training reads.
     """
-    is_same = trained_on is None or trained_on.content_digest == mix.content_digest
-    held_out = open_held_out(mix, frames, is_trained_on=is_same)
-    notes = _notes(mix if trained_on is None else trained_on, config)
-    return None if held_out is None else Probe(held_out, frames, config, notes)
+    if trained_on is None and is_known:
+        trained_on = mix
+    held_out = open_held_out(mix, frames, trained_on=trained_on)
+    if held_out is None:
+        return None
+    return Probe(held_out, frames, config, _notes(trained_on, config), is_held_out=trained_on is not None)
 
 
-def _notes(mix: Mix, config: Config) -> tuple[str, ...]:
+def _notes(mix: Mix | None, config: Config) -> tuple[str, ...]:
     data, model = config.data, config.model
     notes = []
-    has_singles = any(dataset.single_view and dataset.weight > 0 for dataset in mix.datasets)
+    # of an unknown mix nothing is said
+    has_singles = mix is None or any(dataset.single_view and dataset.weight > 0 for dataset in mix.datasets)
     stages = read_stages(data.stages, data.views_min, data.views_max, data.overlap)
     if not has_singles and min(stage.views_min for stage in stages) > 1:
         notes.append(
@@ -95,16 +102,31 @@ def _notes(mix: Mix, config: Config) -> tuple[str, ...]:
             "without other views, and G with it, means little; a dataset of single images in the mix, or "
             "data.views_min=1, mends that"
         )
-    if model.encoder_attention == "frame" and model.decoder_attention in ("frame", "none"):
+    towers = (model.encoder_attention, model.encoder.depth), (model.decoder_attention, model.decoder.depth)
+    if not any(_sees_others(attention, depth) for attention, depth in towers):
         notes.append("this model is built to see each view by itself, so every gain is 0 but for rounding")
     return tuple(notes)
+
+
+def _sees_others(attention: str, depth: int) -> bool:
+    # where they alternate, the first block sees each view by itself
+    return attention not in ("frame", "none") and not (attention == "alternating" and depth < 2)
 
 
 class Probe:
     """Measures models on the held-out samples of a mix; the views are decoded once and kept."""
 
-    def __init__(self, held_out: HeldOut, frames: Sequence[FrameTable], config: Config, notes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        held_out: HeldOut,
+        frames: Sequence[FrameTable],
+        config: Config,
+        notes: tuple[str, ...],
+        *,
+        is_held_out: bool = True,
+    ) -> None:
         self._held_out, self._config, self._notes = held_out, config, notes
+        self._is_held_out = is_held_out
         data = config.data
         stages = read_stages(data.stages, data.views_min, data.views_max, data.overlap)
         longest = max((len(sample.frame_ids) for sample in held_out.samples), default=0)
@@ -144,7 +166,8 @@ class Probe:
                 rows += self._rows([sample for sample in chunk if self._views.read(sample)], V, errors, alone)
         problems = self._views.problems
         unreadable = tuple(problems[sample.number] for sample in mine if sample.number in problems)
-        return Part(tuple(rows), self._notes, unreadable, len(mine) - len(unreadable))
+        num = len(mine) - len(unreadable)
+        return Part(tuple(rows), self._notes, unreadable, num, is_held_out=self._is_held_out)
 
     def _rows(
         self, samples: list[Sample], V: int, errors: _Errors, alone: dict[tuple[int, int, bytes], np.ndarray]
@@ -219,7 +242,7 @@ class Probe:
             read = self._views.read(sample)
             assert read is not None
             side = self._config.data.size // self._config.model.patch
-            self._points[sample.number] = find_points(self._held_out.matches(sample), read[1], side)
+            self._points[sample.number] = find_points(self._held_out.matches(sample), read[1], side, sample.grid)
         return self._points[sample.number]
 
     def other_scene(self, sample: Sample, num_views: int) -> Sample | None:

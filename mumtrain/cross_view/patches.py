@@ -36,13 +36,15 @@ class Points(NamedTuple):
     """The points that lie in the views of a sample: `view` and `patch` int64 [M] say where.
 
     `seen` int8 [M, V] tells of each view whether it shows the point: 1 yes, 0 surely not, -1 not known or the point's
-    own view. `patch_in` int32 [M, V] is the patch that shows it, -1 where none does.
+    own view. `patch_in` int32 [M, V] is the patch that shows it, -1 where none does. `looked_for` int64 [V, N] is how
+    many points were looked for in each patch, 0 where that is not known.
     """
 
     view: np.ndarray
     patch: np.ndarray
     seen: np.ndarray
     patch_in: np.ndarray
+    looked_for: np.ndarray
 
 
 class Split(NamedTuple):
@@ -52,12 +54,13 @@ class Split(NamedTuple):
     nowhere: np.ndarray
 
 
-def find_points(matches: Matches, crops: list[Crop], side: int) -> Points:
+def find_points(matches: Matches, crops: list[Crop], side: int, grid: int | None = None) -> Points:
     """Find the points of a sample in its first V views, of `side` x `side` patches each; `crops` is of these.
 
     The points of a view are those of all its rows; points at the same place are one. Those outside of the part of
     their frame that the view shows are left out; one that lies in frame b but outside of what view b shows is not seen
-    there. A pair of views without a row says nothing.
+    there. A pair of views without a row says nothing. `grid` points were looked for along the longer side of each
+    frame, in the middle of cells that are about square; None where points lie as they come.
     """
     V = len(crops)
     matches = Matches(*(values[matches.view_a < V] for values in matches))
@@ -74,7 +77,25 @@ def find_points(matches: Matches, crops: list[Crop], side: int) -> Points:
     patch_in = np.full((len(first), V), -1, np.int32)
     seen[number, matches.view_b] = np.where((matches.seen == 1) & (in_b < 0), 0, matches.seen)
     patch_in[number, matches.view_b] = in_b
-    return Points(view, patch, seen, patch_in)
+    looked_for = np.zeros((V, side * side), np.int64) if grid is None else _looked_for(crops, side, grid)
+    return Points(view, patch, seen, patch_in, looked_for)
+
+
+def _looked_for(crops: list[Crop], side: int, grid: int) -> np.ndarray:
+    # the number of cells of the frames' grids that have their middle in each patch, [V, N]
+    found = np.zeros((len(crops), side * side), np.int64)
+    for number, crop in enumerate(crops):
+        # a view is square, so that its box tells the shape of the frame
+        longer = max(crop.width, crop.height)
+        columns, rows = (max(1, round(grid * of / longer)) for of in (crop.height, crop.width))
+        x, y = (each.ravel() for each in np.meshgrid(_middles(columns), _middles(rows)))
+        patch = _patches(np.full(len(x), number), x, y, crops, side)
+        found[number] = np.bincount(patch[patch >= 0], minlength=side * side)
+    return found
+
+
+def _middles(num: int) -> np.ndarray:
+    return (np.arange(num) + 0.5) / num * _FULL
 
 
 def _patches(view: np.ndarray, x: np.ndarray, y: np.ndarray, crops: list[Crop], side: int) -> np.ndarray:
@@ -95,7 +116,8 @@ def split_patches(points: Points, is_hidden_VN: np.ndarray) -> Split:
 
     A point of a patch is known where at least one other view is known to show it or not to show it. A patch is of kind
     (a) where it has a known point and at least half of its known points are seen in a kept patch of another view, and
-    of kind (b) where it has a point and all of its points are surely unseen in all other views. Others are of neither.
+    of kind (b) where it has a point and all of its points are surely unseen in all other views, and these are at least
+    half of the points that were looked for in it: of the rest it is not known what they show. Others are of neither.
     """
     V, N = is_hidden_VN.shape
     is_used = points.view < V
@@ -113,7 +135,7 @@ def split_patches(points: Points, is_hidden_VN: np.ndarray) -> Split:
     num_known = count(known)
     elsewhere = (num_known > 0) & (2 * count(visible) >= num_known)
     num = count(np.ones_like(known))
-    nowhere = (num > 0) & (count(unseen) == num) & (V > 1)
+    nowhere = (num > 0) & (count(unseen) == num) & (2 * num >= points.looked_for[:V]) & (V > 1)
     return Split(is_hidden_VN & elsewhere, is_hidden_VN & nowhere)
 
 
