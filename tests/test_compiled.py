@@ -152,6 +152,7 @@ def test_names_of_the_state_stay() -> None:
         assert float(model(*batch)) == float(build_model(config)(*batch)) != float(other(*batch))
 
 
+@pytest.mark.slow
 def test_without_gradients_nothing_is_compiled() -> None:
     config = tiny()
     model, plain = build_model(config), build_model(config)
@@ -249,7 +250,9 @@ def test_gradients_in_buckets_cut_no_block_in_two(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+# a warning that becomes an error inside the compiler would have it give up a compilation
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_with_code_generated() -> None:
     config = tiny()
     model = build_model(config)
@@ -262,6 +265,7 @@ def test_with_code_generated() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_with_code_generated_in_bfloat16_and_activations_computed_again() -> None:
     config = tiny("model.recompute=true")
     model = build_model(config)

@@ -22,7 +22,12 @@ from mumdata.colmap import Model
 from mumdata.correspond.draw import Plan, _Sequence, plan
 from mumdata.correspond.measure import PairPoints, measure
 from mumdata.correspondences import correspondences
-from mumdata.correspondences_file import Sample, correspondences_path, read_correspondences
+from mumdata.correspondences_file import (
+    Sample,
+    carry_correspondences,
+    correspondences_path,
+    read_correspondences,
+)
 from mumdata.datasets import Cameras, Depth, Stream
 from mumdata.demo import layouts
 from mumdata.demo.album import SIZES, Album, build_place
@@ -31,6 +36,7 @@ from mumdata.demo.render import Place, sees
 from mumdata.demo.solids import nearest
 from mumdata.errors import CatalogError, ConfigError, LayoutError, ModelError
 from mumdata.mix import mix as make_mix
+from mumdata.pack import pack
 from mumdata.schema import CORRESPONDENCES
 from mumdata.sources.lens import lens_of
 from mumdata.tree import Tree
@@ -478,6 +484,43 @@ def test_a_packed_copy_is_refused(folder: Path, tmp_path: Path, mix_file: Path) 
     packed.with_name("packed.json").write_text("{}")
     with pytest.raises(ConfigError, match="packed from"):
         correspondences(packed)
+
+
+@pytest.mark.slow
+def test_a_packed_copy_gets_those_of_its_mix(mix_file: Path, found: stage.Corresponded, tmp_path: Path) -> None:
+    """frame_ids are the same in a copy, and places are shares of the sides, so the rows are as well."""
+    copy = pack(mix_file, out=tmp_path / "packed", size=24, workers=1).path
+    theirs, ours = (read_correspondences(catalog.open_mix(path)) for path in (mix_file, copy))
+    assert len(theirs) == len(ours) == sum(one.samples for one in found.datasets)
+    for one, other in zip(theirs, ours, strict=True):
+        assert (one.dataset, one.scene, one.sequence) == (other.dataset, other.scene, other.sequence)
+        assert (one.frame_ids == other.frame_ids).all()
+        assert all(
+            (a.x_b == b.x_b).all() and (a.seen == b.seen).all() for a, b in zip(one.pairs, other.pairs, strict=True)
+        )
+    paths = [catalog.map_frames(dataset).column("path") for dataset in catalog.open_mix(copy).datasets]
+    assert all(paths)
+    # a file of another mix is no file of this one
+    correspondences_path(mix_file).rename(tmp_path / "kept")
+    try:
+        correspondences_path(copy).unlink()
+        assert carry_correspondences(catalog.open_mix(mix_file), catalog.open_mix(copy)) is None
+        assert not correspondences_path(copy).exists()
+    finally:
+        (tmp_path / "kept").rename(correspondences_path(mix_file))
+
+
+def test_all_takes_what_is_not_held_out_as_well(folder: Path, tmp_path: Path) -> None:
+    path = mixed(folder, "whole.parquet", 0.0)
+    made = correspondences(path, num=12, views=2, grid=4, all=True)
+    held_out = correspondences(mixed(folder, "part.parquet", HOLDOUT), num=12, views=2, grid=4)
+    scenes = [
+        {(one.dataset, one.scene) for one in read_correspondences(catalog.open_mix(of.mix))} for of in (made, held_out)
+    ]
+    assert scenes[0] > scenes[1]
+    assert catalog.read_footer(CORRESPONDENCES, made.path).parameters["all"] is True
+    assert "all" not in catalog.read_footer(CORRESPONDENCES, held_out.path).parameters
+    assert made.lines()[-1] == f"next: mumtrain gain RUN --mix {path}"
 
 
 def test_a_missing_root_and_changed_files(

@@ -100,6 +100,7 @@ def _trimmed_videos(seed: int, sizes: Sizes) -> Layout:
     return Layout(tuple(replace(album, pictures=album.pictures[::20], models=()) for album in layout.albums))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bytes_do_not_depend_on_the_number_of_workers(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -28,7 +28,7 @@ from mumdata.errors import CatalogError
 from mumdata.files import _HOST
 from mumdata.schema import EXPOSURE, FRAMES, MIX
 from mumdata.stats import stats
-from mumdata.visits import doubts, exposure_files, exposure_path, missing_steps
+from mumdata.visits import _named_mix, doubts, exposure_files, exposure_path, missing_steps
 from mumtrain.config import apply
 from mumtrain.exposure import Ledger, Visits, compact_exposure, drop_exposure_after, write_exposure
 from mumtrain.loader import Loaded, Loader, open_frames
@@ -625,3 +625,8 @@ def test_visits_are_of_one_row_a_frame_in_a_large_file(tmp_path: Path) -> None:
     for name, first in (("a", 0), ("b", 1)):
         own = found[(found["dataset"] == name) & found["frame_id"].notna()]
         assert np.array_equal(own["frame_id"].to_numpy(), ids[first::2])
+
+
+def test_a_deep_run_json_names_no_mix(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[" * 200_000)
+    assert _named_mix(tmp_path) is None

@@ -791,6 +791,7 @@ for limit in (0, 3000, 50_000):
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _LIMITED, str(tmp_path / "f.h5")]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -961,6 +962,7 @@ features(sys.argv[1], sys.argv[3:], out=sys.argv[2], kind="both", batch=1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues(trained: tuple[Path, MaskedAutoencoder], tmp_path: Path) -> None:
     path, images, out = trained[0], photos(tmp_path, 40), tmp_path / "f.h5"
     part = tmp_path / "f.h5.part"

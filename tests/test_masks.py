@@ -349,6 +349,7 @@ def test_nothing_waits_for_the_device_and_no_loop_runs_over_views(kind: str, of_
     draw(config, 4, 24, (14, 14), device="meta")
 
 
+@pytest.mark.slow
 def test_waiting_is_noticed() -> None:
     values = torch.arange(3)
     assert waits(operations(lambda: torch.tensor([1.0, 2.0])))

@@ -728,6 +728,7 @@ def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
     assert lr_at(thin("steps=5", "optim.warmup_steps=10"), 4) == pytest.approx(peak_lr(thin()) / 2)
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart() -> None:
     """Of noise nothing can be guessed: a loss near zero is memory, and every part must carry its gradient."""
     config = apply(recipe("mum-cpu"), ["data.size=32"])

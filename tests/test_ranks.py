@@ -133,7 +133,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("asked", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_all_ranks_stop_at_the_same_step(asked: signal.Signals, mix_path: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "run", tmp_path / "told"
 
@@ -167,6 +167,7 @@ def test_a_lost_rank_ends_the_others_within_seconds(mix_path: Path, tmp_path: Pa
     assert load_checkpoint(out).step >= 3
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_a_device_ends_as_well(tmp_path: Path) -> None:
     """The training thread never looks, as one that waits for a GPU that waits for the lost rank."""
 

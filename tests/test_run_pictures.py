@@ -193,7 +193,9 @@ def test_other_images_stand_for_broken_ones(make: Make, tmp_path: Path, caplog: 
 # ---- what stands on a picture
 
 
-@pytest.mark.parametrize("kind", ["mum", "mae", "croco", "muskie"])
+@pytest.mark.parametrize(
+    "kind", ["mum", "croco", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mae", "muskie"))]
+)
 def test_a_picture_is_true(kind: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(kind)
     made = make(a=Toy(0.6, [9]), b=Toy(0.4, [7], [0.1], holdout=0.2))

@@ -449,6 +449,17 @@ def test_half_a_line_costs_no_whole_one(tmp_path: Path) -> None:
     assert path.read_text() == '{"step": 1}\n'
 
 
+def test_what_a_user_may_not_mean_is_told(
+    mix_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(mix_path, tmp_path / "run", "steps=1", resume=True)
+    assert f"{tmp_path / 'run'} holds no checkpoint to resume from" in caplog.text
+    assert "on a processor" not in caplog.text
+    monkeypatch.setattr(mumtrain.trainer.Trainer, "run_steps", lambda *_: None)
+    pretrain(mix_path, recipe="mum-vits16", set=["data.size=32", "data.slots=1000"], out=tmp_path / "b", device="cpu")
+    assert "many minutes on a processor" in caplog.text
+
+
 def test_a_run_has_one_process(mix_path: Path, tmp_path: Path) -> None:
     folder = run(mix_path, tmp_path / "run", "steps=3")
     with RunLock(folder) as lock:
