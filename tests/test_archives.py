@@ -153,6 +153,7 @@ def test_a_zip_shows_what_zipfile_unpacks(tree: dict[str, bytes | None], data: s
                     assert _stored_at(packed, source) == archive.read(info)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(folder_trees(), st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_a_tar_shows_what_tarfile_unpacks(tree: dict[str, bytes | None], kind: int) -> None:

@@ -171,6 +171,7 @@ def test_without_gradients_nothing_is_compiled() -> None:
     assert compilations.counts != counts
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_told_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise OSError("no C++ compiler\nand a long story")
@@ -201,6 +202,7 @@ def test_a_bug_in_a_block_is_no_failure_to_compile(monkeypatch: pytest.MonkeyPat
         model(*pixels_and_masks(config, 3, 2))
 
 
+@pytest.mark.slow
 def test_too_many_compilations_do_not_pass_in_silence() -> None:
     config = tiny()
     model = build_model(config)

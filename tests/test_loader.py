@@ -526,6 +526,7 @@ def test_messages() -> None:
     assert (long[:5], long[-3:]) == ("begin", "end")
 
 
+@pytest.mark.slow
 def test_slots_of_very_many_frames(tmp_path: Path) -> None:
     names = photos(tmp_path, 1)
     config = small("data.size=16", "model.patch=8", "data.frames_per_slot=40000", "data.prefetch=30", "data.workers=1")
@@ -914,7 +915,7 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[
         process.communicate()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=pytest.mark.slow)])
 def test_workers_follow_a_killed_trainer(run_script: Callable[..., Any], method: str) -> None:
     """Even where a process that the trainer forked still holds the other end of their sockets."""
     process, (_, bystander, *pids) = run_script(method, "for _ in slots: pass", heavy=method == "spawn", bystander=True)
@@ -949,6 +950,7 @@ def test_signals_to_all_processes_are_quiet(
     assert process.stderr.read() == ""
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_workers_start_is_quiet(tmp_path: Path) -> None:
     photos(tmp_path, 6)
     text = f"""

@@ -401,6 +401,7 @@ def area_inside(ratio: float, of_box: float) -> float:
     return float(np.mean(np.minimum(width, 1) * np.minimum(height, 1)) * of_box)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
 def test_shares_of_shapes_are_those_of_what_lies_inside_the_grid(ratio: float) -> None:
     config = MaskConfig(kind="rectangle,ellipse", ratio=ratio)

@@ -138,6 +138,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert contents(tmp_path) == fresh
 
 
+@pytest.mark.slow
 def test_a_killed_runs_pairs_are_used_by_other_options_and_its_sequences_are_not(
     trip: Path, tmp_path: Path, count_reads: list[str]
 ) -> None:
@@ -372,6 +373,7 @@ def test_cameras_that_changed_are_noticed(trip: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_parts_without_pairs_are_not_taken_for_pairs(trip: Path, tmp_path: Path) -> None:
     """A run that only mines again leaves parts without pairs; when the frames change, these are found anew."""
     root = tmp_path / "r"

@@ -611,6 +611,7 @@ def test_compiling_the_whole_training_forward_changes_nothing(name: str) -> None
         torch.testing.assert_close(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_encoder_can_be_exported() -> None:
     class Features(torch.nn.Module):
         def __init__(self) -> None:

@@ -1320,6 +1320,7 @@ def test_images_that_are_none_are_seen(tmp_path: Path) -> None:
     assert any("trip-000000.tar: " in problem for problem in verify_packed(tmp_path / "small", workers=1).problems)
 
 
+@pytest.mark.slow
 def test_catalogs_that_do_not_fit_the_shards_are_seen(small: Packed, tmp_path: Path) -> None:
     out = damaged(small, tmp_path)
     folder = out / "megadepth"

@@ -89,7 +89,7 @@ def alone(mix_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("num", [2, 4])
+@pytest.mark.parametrize("num", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_slots_are_the_same_on_any_number_of_ranks(num: int, alone: Path, mix_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(mix_path, out, num, "steps=10")

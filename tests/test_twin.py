@@ -113,6 +113,7 @@ def test_twins_hold_the_values_of_the_catalogs(tmp_path: Path, piece: int) -> No
         assert {column.num_chunks for column in whole.columns} == {1}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_random_datasets(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

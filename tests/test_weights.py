@@ -839,6 +839,7 @@ def test_features_export_and_compile(tmp_path: Path, name: str) -> None:
                     torch.testing.assert_close(value, expected[key][: len(value)], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mum", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mae", "muskie"))])
 def test_onnx_graph(tmp_path: Path, name: str) -> None:
     import onnxruntime
