@@ -123,6 +123,7 @@ def test_sizes_and_recipes_without_a_baseline() -> None:
     assert "no plain baseline for model.encoder_attention" in next(iter(other.tables()))[0][-1]
 
 
+@pytest.mark.slow
 def test_views_default_to_the_range_of_the_recipe() -> None:
     assert [rate.views for rate in tiny(compile=False).rates] == [2, 2, 6, 6]
     assert [rate.views for rate in tiny("data.views_max=30", "data.frames_per_slot=30", compile=False).rates] == [
@@ -163,6 +164,7 @@ def test_compiled_blocks_have_rows_of_their_own(monkeypatch: pytest.MonkeyPatch)
     assert logging.getLogger("torch._dynamo").level == level
 
 
+@pytest.mark.slow
 def test_failures_are_told_in_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(*_: Any, **__: Any) -> Any:
         raise OSError("no C++ compiler\nand a long story")

@@ -158,6 +158,7 @@ def test_unknown_names_in_the_package() -> None:
     assert "index" in dir(mumdata)
 
 
+@pytest.mark.slow
 def test_functions_win_over_the_modules_of_their_name() -> None:
     code = (
         "import mumdata, mumtrain, types\n"

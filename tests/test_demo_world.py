@@ -692,6 +692,7 @@ def test_circle_is_round_and_even() -> None:
     assert np.abs(points - ideal).max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["castle", "attic", "n03028079"])
 def test_shadows_fall_where_the_light_is_blocked(name: str) -> None:
     place = build_place(name, 0)

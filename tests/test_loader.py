@@ -349,6 +349,7 @@ def test_archives_stay_open_and_replaced_ones_are_noticed(tmp_path: Path, monkey
         read(5)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_is_an_error_and_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mumtrain.reading.frames, "RETRY_PAUSES_S", (0.0, 0.0))
     names = photos(tmp_path / "disk", 4)
@@ -915,6 +916,7 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=pytest.mark.slow)])
 def test_workers_follow_a_killed_trainer(run_script: Callable[..., Any], method: str) -> None:
     """Even where a process that the trainer forked still holds the other end of their sockets."""

@@ -125,6 +125,7 @@ def killed_at_part(catalogs: Path, number: int) -> None:
     assert killed.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(
     trip: Path, fresh: dict[str, bytes], tmp_path: Path, count_reads: list[str]
 ) -> None:

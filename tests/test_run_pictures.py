@@ -278,6 +278,7 @@ def found_at(pixels: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y, x in at if np.array_equal(pixels[y : y + height, x : x + width], part)][:1]
 
 
+@pytest.mark.slow
 def test_the_same_views_and_masks_at_every_step(make: Make, tmp_path: Path) -> None:
     config = config_of()
     made = make(a=Toy(1.0, [9, 9]))

@@ -203,6 +203,7 @@ def test_overlap_by_depth_is_that_of_the_rendered_surfaces(
     assert np.sqrt(np.nanmean(errors * errors)) <= rms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "truth", "step"), MESH_SCENES)
 def test_overlap_by_mesh_is_that_of_the_rendered_surfaces(
     scene: Callable[..., Scene], name: str, truth: str, step: int

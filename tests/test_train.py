@@ -575,6 +575,7 @@ def test_losses_are_told_by_dataset_and_by_views(mix_path: Path, tmp_path: Path)
     assert len(by_views) > 1
 
 
+@pytest.mark.slow
 def test_the_loss_falls(mix_path: Path, tmp_path: Path) -> None:
     folder = run(mix_path, tmp_path / "run", "steps=160", "log.every=10", "optim.warmup_steps=5", "optim.lr=0.1")
     losses = [line["loss"] for line in metrics(folder)]

@@ -398,6 +398,7 @@ def test_a_folder_in_a_twins_place_is_told(tmp_path: Path) -> None:
         catalog.map_frames(dataset)
 
 
+@pytest.mark.slow
 def test_any_damage_of_a_twin_is_found_and_none_ends_the_process(tmp_path: Path) -> None:
     # in a process of its own, which a wild pointer would end
     simple(tmp_path, [pair(0, 1, 0.5), pair(1, 4, 0.25)])

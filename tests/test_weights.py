@@ -823,6 +823,7 @@ class Features(torch.nn.Module):
         return self.encoder.forward_features(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mum", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mae", "muskie"))])
 def test_features_export_and_compile(tmp_path: Path, name: str) -> None:
     model = Features(load_encoder(run_of(shallow(name), tmp_path / "run"))).eval()
