@@ -561,6 +561,7 @@ def test_the_memory_that_a_process_may_use() -> None:
     assert 1 << 26 < size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_a_ring_that_cannot_be_allocated(tmp_path: Path) -> None:
     photos(tmp_path, 2)
     text = f"""
@@ -581,6 +582,7 @@ except ConfigError as error:
         assert word in told.stdout
 
 
+@pytest.mark.slow
 def test_more_archives_than_files_that_may_be_open(tmp_path: Path) -> None:
     names = [f"{number}.tar" for number in range(50)]
     for number, name in enumerate(names):
@@ -762,6 +764,7 @@ def test_a_worker_that_crashes_tells_its_image(tmp_path: Path, capfd: Any) -> No
         deque(iter(lambda: workers.results(0.1), None), maxlen=0)
 
 
+@pytest.mark.slow
 def test_a_crash_of_a_muted_decoder_is_heard(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", 40, 36)
     text = f"""
@@ -832,6 +835,7 @@ def test_a_worker_that_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         make_loader(tmp_path, [names], "data.workers=2")
 
 
+@pytest.mark.slow
 def test_an_object_that_is_forgotten_ends_its_processes(tmp_path: Path) -> None:
     names = photos(tmp_path, 2)
     loader = make_loader(tmp_path, [names], "data.workers=2")
@@ -939,6 +943,7 @@ def test_workers_follow_a_killed_trainer(run_script: Callable[..., Any], method:
     assert process.stderr.read() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "method"), [(signal.SIGINT, "spawn"), (signal.SIGINT, "fork"), (signal.SIGTERM, "spawn")]
 )
@@ -975,6 +980,7 @@ except KeyboardInterrupt:
     assert all_gone([int(pid) for pid in done.stdout.split()])
 
 
+@pytest.mark.slow
 def test_leaving_without_closing(run_script: Callable[..., Any]) -> None:
     process, (_, _, *pids) = run_script("spawn", "next(slots)")
     assert process.wait(20) == 0

@@ -256,6 +256,7 @@ def most_at_once(folder: Path, costs: list[int]) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [7, 12, 100])
 def test_work_under_way_stays_within_the_budget(tmp_path: Path, budget: int) -> None:
     costs = [3, 3, 9, 1, 1, 1, 5, 2, 6, 3, 3, 3]

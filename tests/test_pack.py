@@ -642,6 +642,7 @@ def test_broken_images_leave_the_sequences_and_are_told(tmp_path: Path) -> None:
     assert not verify_packed(tmp_path / "p", workers=1).problems
 
 
+@pytest.mark.slow
 def test_what_is_no_file_any_more_is_not_waited_for(tmp_path: Path) -> None:
     catalogs = album(tmp_path, scenes=1)
     for number, make in ((1, os.mkfifo), (2, os.mkdir)):
@@ -903,6 +904,7 @@ def test_nothing_changed_leaves_every_file_untouched(tmp_path: Path) -> None:
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns), path
 
 
+@pytest.mark.slow
 def test_changed_frames_are_packed_anew_and_old_shards_go(tmp_path: Path) -> None:
     album(tmp_path, "here")
     catalogs = album(tmp_path, frames=9)
