@@ -84,8 +84,7 @@ def test_memory_is_the_most_since_it_was_reset() -> None:
     device = torch.device("cpu")
     reset_memory(device)
     before = memory_gb(device)
-    if before is None:
-        pytest.skip("the system does not tell")
+    assert before is not None  # Linux tells
     taken = np.ones(300_000_000, np.uint8)
     del taken
     after = memory_gb(device)

@@ -109,6 +109,7 @@ ARRAYS = arrays.arrays(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PLAIN | ARRAYS), st.sampled_from(PROTOCOLS))
 def test_any_plain_value_comes_back(value: list[Any], protocol: int) -> None:

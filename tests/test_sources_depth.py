@@ -188,6 +188,7 @@ MESH_SCENES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "truth", "step", "tolerance", "worst", "rms"), DEPTH_SCENES)
 def test_overlap_by_depth_is_that_of_the_rendered_surfaces(
     scene: Callable[..., Scene], name: str, truth: str, step: int, tolerance: float | None, worst: float, rms: float

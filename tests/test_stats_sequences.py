@@ -156,6 +156,7 @@ def ring(num: int, seed: int = 0, first: int = 0) -> Links:
 # ---- measures
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), num=st.integers(2, 9), least=st.sampled_from([0.0, 0.1, 0.3]))
 def test_measures_equal_their_definition(
